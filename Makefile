@@ -1,0 +1,103 @@
+# Everything a maintainer does, each target setting up what it needs.
+# Taken for granted: Python 3.11 or later, a C++20 compiler, make and git.
+
+VENV ?= .venv
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+PORT ?= 8000
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+CONSTRAINTS := .ci/constraints.txt
+DISTRIBUTIONS := core flowcoro-http flowcoro-db plugins/flowcoro-observability
+NATIVE_SOURCES := $(shell find core/native/include core/bindings core/CMakeLists.txt -type f 2>/dev/null)
+SETUP := $(VENV)/.set-up
+NATIVE_BUILD := core/native/build
+QUIETLY := > /dev/null
+
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-python test-packaging coverage lint format types layering \
+	docs native-test native-sanitize native-coverage native-bench stubs wheels clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+setup: $(SETUP) ## Make .venv with every distribution editable and all tools
+
+$(UV):
+	@test -n "$(PYTHON)" || { echo "make: needs Python 3.11 or later as python3" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) uv
+
+$(SETUP): $(UV) pyproject.toml $(CONSTRAINTS) $(DISTRIBUTIONS:%=%/pyproject.toml) $(NATIVE_SOURCES)
+	$(UV) pip install --quiet --python $(BIN)/python --constraint $(CONSTRAINTS) \
+		--build-constraints $(CONSTRAINTS) --group dev \
+		$(DISTRIBUTIONS:%=--editable %)
+	@touch $@
+
+demo: $(SETUP) ## Serve the example application on loopback (PORT=8000)
+	$(BIN)/flowcoro demo --port $(PORT)
+
+test: native-test test-python test-packaging ## Run every test
+
+test-python: $(SETUP) ## Run the Python tests, with coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -m "not packaging"
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+test-packaging: $(SETUP) ## Build wheels and install them as a stranger would
+	$(BIN)/pytest -m packaging tests
+
+lint: $(SETUP) ## Check style of Python and C++
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	git ls-files '*.hpp' '*.cpp' | xargs $(BIN)/clang-format --dry-run --Werror
+
+format: $(SETUP) ## Rewrite Python and C++ in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	git ls-files '*.hpp' '*.cpp' | xargs $(BIN)/clang-format -i
+
+types: $(SETUP) stubs ## Check types (mypy, strict)
+	$(BIN)/mypy
+	MYPYPATH=docs/examples/live $(BIN)/mypy docs/examples/live
+
+native-test: $(SETUP) ## Test the native core (ctest)
+	cmake -S core/native -B $(NATIVE_BUILD)/plain -G Ninja $(QUIETLY)
+	cmake --build $(NATIVE_BUILD)/plain $(QUIETLY)
+	ctest --test-dir $(NATIVE_BUILD)/plain --output-on-failure
+
+native-sanitize: $(SETUP) ## The same under AddressSanitizer+UBSan and under ThreadSanitizer
+	for sanitizers in address,undefined thread; do \
+		cmake -S core/native -B $(NATIVE_BUILD)/$$sanitizers -G Ninja \
+			-DCMAKE_BUILD_TYPE=RelWithDebInfo -DFLOWCORO_SANITIZE=$$sanitizers $(QUIETLY) && \
+		cmake --build $(NATIVE_BUILD)/$$sanitizers $(QUIETLY) && \
+		ctest --test-dir $(NATIVE_BUILD)/$$sanitizers --output-on-failure || exit 1; \
+	done
+
+native-coverage: $(SETUP) ## The same with a gate on line coverage
+	cmake -S core/native -B $(NATIVE_BUILD)/coverage -G Ninja \
+		-DCMAKE_BUILD_TYPE=Debug -DFLOWCORO_COVERAGE=ON $(QUIETLY)
+	cmake --build $(NATIVE_BUILD)/coverage $(QUIETLY)
+	ctest --test-dir $(NATIVE_BUILD)/coverage --output-on-failure $(QUIETLY)
+	cd core/native && gcovr --root . --filter include/ --merge-lines --print-summary \
+		--fail-under-line 90 build/coverage
+
+native-bench: $(SETUP) ## Measure the native core (release build)
+	cmake -S core/native -B $(NATIVE_BUILD)/plain -G Ninja -DFLOWCORO_BENCH=ON $(QUIETLY)
+	cmake --build $(NATIVE_BUILD)/plain $(QUIETLY)
+	$(NATIVE_BUILD)/plain/bench/queue_bench
+
+layering: $(SETUP) ## Check who imports whom
+	$(BIN)/pytest -q tests/test_layering.py
+
+stubs: $(SETUP) ## Check that the committed stubs match the extension
+	$(BIN)/python core/bindings/check_stubs.py
+
+docs: $(SETUP) ## Build the documentation into site/ (strict)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file .mkdocs.yml
+
+clean: ## Remove what the targets made
+	rm -rf $(VENV) build dist site core/build $(NATIVE_BUILD) .coverage* htmlcov

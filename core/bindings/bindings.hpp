@@ -1,0 +1,15 @@
+// What the binding files share: one function for each folder of the native core.
+//
+// Only bindings/ knows both C++ and Python.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace flowcoro::bindings {
+
+namespace nb = nanobind;
+
+void bind_build_info(nb::module_& module);
+void bind_lockfree(nb::module_& module);
+
+}  // namespace flowcoro::bindings

@@ -1,0 +1,83 @@
+"""FlowCoro: the asynchronous platform for Python that you assemble from plugins.
+
+Layers, each of which may use only those before it:
+
+1. `flowcoro.errors`, `flowcoro.hookspecs`: words shared by all; they import nothing of ours.
+2. `flowcoro.lockfree` over `flowcoro._native`: the native core.
+3. `flowcoro.config`: the typed configuration tree.
+4. `flowcoro.plugins`: discovery, loading and calling of plugins.
+5. `flowcoro.loops`: which event loop runs.
+6. `flowcoro.app`: components and their lifecycle.
+7. `flowcoro.workers`: processes, restart and reload.
+8. `flowcoro.cli`, `flowcoro.testing`: the two doors for people.
+
+Features (`flowcoro_http`, `flowcoro_db`, …) use the public names of these; nothing here
+imports a feature. Names below load when they are first used, so that
+`import flowcoro` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flowcoro.app import (
+        App,
+        Component,
+        Context,
+        Health,
+        HealthStatus,
+        Named,
+    )
+    from flowcoro.errors import FlowcoroError
+    from flowcoro.hookspecs import HOOK_API, hookimpl, hookspec
+    from flowcoro.loops import run
+
+    __version__: str
+
+__all__ = [
+    "HOOK_API",
+    "App",
+    "Component",
+    "Context",
+    "FlowcoroError",
+    "Health",
+    "HealthStatus",
+    "Named",
+    "__version__",
+    "hookimpl",
+    "hookspec",
+    "run",
+]
+
+_HOMES = {
+    "App": "flowcoro.app",
+    "Component": "flowcoro.app",
+    "Context": "flowcoro.app",
+    "FlowcoroError": "flowcoro.errors",
+    "HOOK_API": "flowcoro.hookspecs",
+    "Health": "flowcoro.app",
+    "HealthStatus": "flowcoro.app",
+    "Named": "flowcoro.app",
+    "hookimpl": "flowcoro.hookspecs",
+    "hookspec": "flowcoro.hookspecs",
+    "run": "flowcoro.loops",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: object = version("flowcoro")
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module 'flowcoro' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,6 @@
+"""`python -m flowcoro`."""
+
+from flowcoro.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Running an application as a process: log, exit status, and the last resort.
+
+The exit status is 0 after an orderly stop, 1 when the application could not start or a
+component failed. Whatever a component does, the process ends: one that ignores
+cancellation is left behind, and a watchdog thread ends a process whose loop is blocked.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from flowcoro.app._environment import Environment, load_environment
+from flowcoro.app._lifecycle import CLOSE_GRACE
+from flowcoro.config import LogConfig, ServerConfig
+from flowcoro.errors import FlowcoroError
+from flowcoro.loops import run
+
+if TYPE_CHECKING:
+    from flowcoro.app._app import App
+
+__all__ = ["run_app", "set_up_log"]
+
+logger = logging.getLogger("flowcoro.app")
+
+_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+
+
+def set_up_log(level: str) -> None:
+    """Log to standard error at `level`, unless the program has set up logging already."""
+    logging.basicConfig(level=level, format=_FORMAT)
+    # Each request's line would drown the application's own; httpx logs them at INFO.
+    httpx_level = max(logging.getLevelNamesMapping()[level], logging.WARNING)
+    logging.getLogger("httpx").setLevel(httpx_level)
+
+
+def run_app(
+    app: App,
+    *,
+    loop: str | None = None,
+    environment: Environment | None = None,
+    workers: int = 1,
+    on_started: Callable[[], None] | None = None,
+) -> int:
+    """Run `app` until it is told to stop.
+
+    Args:
+        app: the application.
+        loop: name of the event loop; see `flowcoro.loops.choose_loop`.
+        environment: plugins and configuration, when they are loaded already.
+        workers: how many processes serve the application.
+        on_started: called once everything runs.
+
+    Returns:
+        The exit status for the process.
+    """
+    try:
+        environment = environment or load_environment(plugins=app.plugins)
+        set_up_log(environment.config.section(LogConfig).level)
+        app.use(environment, workers=workers)
+        run(_serve(app, environment, on_started), loop=loop, plugins=environment.plugins)
+    except FlowcoroError as error:
+        _tell(error)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+async def _serve(app: App, environment: Environment, on_started: Callable[[], None] | None) -> None:
+    watchdog = _Watchdog(app, environment.config.section(ServerConfig).drain_timeout)
+    failure: FlowcoroError | None = None
+    try:
+        await app.serve(on_started=on_started, on_asked_to_stop=watchdog.start)
+    except FlowcoroError as error:
+        failure = error
+    finally:
+        watchdog.stop()
+    if app.stuck:
+        # The loop's own shutdown would wait for them without end.
+        logger.error("left behind: %s; ending the process", ", ".join(app.stuck))
+        if failure is not None:
+            _tell(failure)
+        _end(0 if failure is None else 1)
+    if failure is not None:
+        raise failure
+
+
+class _Watchdog:
+    """Ends the process when stopping takes longer than all its deadlines together.
+
+    It is started from the signal's handler, so it also sees a loop that was blocked
+    before the signal came.
+    """
+
+    def __init__(self, app: App, drain_timeout: float) -> None:
+        self._app = app
+        self._drain_timeout = drain_timeout
+        self._timer: threading.Timer | None = None
+
+    def start(self) -> None:
+        if self._timer is None:
+            limit = 2 * self._drain_timeout + 2 * CLOSE_GRACE * (self._app.size + 1)
+            limit = min(limit, threading.TIMEOUT_MAX)
+            self._timer = threading.Timer(limit, self._give_up, (limit,))
+            self._timer.daemon = True
+            self._timer.start()
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _give_up(self, limit: float) -> None:
+        logger.critical("the event loop is blocked %g s after it was told to stop", limit)
+        faulthandler.dump_traceback(all_threads=True)
+        _end(1)
+
+
+def _tell(error: FlowcoroError) -> None:
+    print(f"flowcoro: error: {error}", file=sys.stderr)  # noqa: T201 - for the operator
+    logger.debug("traceback of the error above", exc_info=error)
+
+
+def _end(status: int) -> None:
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

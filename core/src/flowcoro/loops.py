@@ -1,0 +1,107 @@
+"""Which event loop runs: factories by hook, and `run`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from flowcoro._describe import describe
+from flowcoro.errors import FlowcoroError
+
+if TYPE_CHECKING:
+    from flowcoro.plugins import PluginHost
+
+__all__ = ["DEFAULT_LOOP", "LoopFactory", "choose_loop", "run"]
+
+T = TypeVar("T")
+
+DEFAULT_LOOP: Final = "asyncio"
+"""Name of the loop that runs unless `FLOWCORO_LOOP` or the caller names another."""
+
+
+def _usable() -> str | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class LoopFactory:
+    """An event loop that FlowCoro may run on (`flowcoro_loop_factories`).
+
+    Attributes:
+        name: what `--loop` and `FLOWCORO_LOOP` call it.
+        create: makes a new loop.
+        why_not: tells why this machine cannot run it, or returns None.
+    """
+
+    name: str
+    create: Callable[[], asyncio.AbstractEventLoop]
+    why_not: Callable[[], str | None] = _usable
+
+
+def choose_loop(name: str | None = None, *, plugins: PluginHost | None = None) -> LoopFactory:
+    """Find the loop to run on.
+
+    Args:
+        name: its name; `FLOWCORO_LOOP`, then `DEFAULT_LOOP`, when not given.
+        plugins: the host to ask; the installed plugins when not given.
+
+    Raises:
+        PluginError: no plugin, or more than one, provides that name.
+        FlowcoroError: this machine cannot run it; the message tells why.
+    """
+    name = name or os.environ.get("FLOWCORO_LOOP") or DEFAULT_LOOP
+    if plugins is None:
+        from flowcoro.plugins import PluginHost
+
+        plugins = PluginHost.load()
+    factory = plugins.collect("flowcoro_loop_factories", LoopFactory)[name]
+    try:
+        reason = factory.why_not()
+    except Exception as error:
+        raise FlowcoroError(f"loop {name!r} cannot run here: {describe(error)}") from error
+    if reason is not None:
+        raise FlowcoroError(f"loop {name!r} cannot run here: {reason}")
+    return factory
+
+
+def run(
+    main: Coroutine[Any, Any, T],
+    *,
+    loop: str | None = None,
+    debug: bool | None = None,
+    plugins: PluginHost | None = None,
+) -> T:
+    """Run a coroutine to its end on a FlowCoro event loop, like `asyncio.run`.
+
+    Args:
+        main: the coroutine.
+        loop: name of the loop; see `choose_loop`.
+        debug: asyncio's debug mode.
+        plugins: the host to ask for the loop.
+
+    Returns:
+        What `main` returns; its exception is raised.
+
+    Raises:
+        FlowcoroError: no such loop, or this machine cannot run it.
+    """
+    try:
+        factory = choose_loop(loop, plugins=plugins)
+    except BaseException:
+        main.close()
+        raise
+
+    def create() -> asyncio.AbstractEventLoop:
+        try:
+            return factory.create()
+        except Exception as error:
+            main.close()
+            raise FlowcoroError(
+                f"loop {factory.name!r} could not be made: {describe(error)}"
+            ) from error
+
+    with asyncio.Runner(loop_factory=create, debug=debug) as runner:
+        return runner.run(main)

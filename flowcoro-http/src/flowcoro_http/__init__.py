@@ -1,0 +1,137 @@
+"""HTTP and WebSocket for FlowCoro: typed routes, servers, a client.
+
+Layers, each of which may use only those before it:
+
+1. `_types`, `_multi`, `_problem`, `_routing`, `_encoding`: shapes and rules without a
+   request; the routing table knows no handlers.
+2. `_request`, `_response`, `_route`, `_websocket`: what handlers see.
+3. `_middleware`, `_config`, `_parameters` (signature to plan), `_binding` (request to
+   arguments), `_openapi`: one concern each.
+4. `_asgi`: the bound router as an ASGI 3 application; `_router`: what users write.
+5. `_backend`, `_sockets`, `_lifespan`, `_gate`, `_server`: listening and serving, with
+   the protocol left to a backend in `servers/`.
+6. `_client`; `testing` and `_command`, the doors for tests and for the terminal.
+
+`plugin` and `hookspecs` import none of these until a hook is called. Names below load
+when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flowcoro_http._asgi import Application
+    from flowcoro_http._backend import Server, ServerBackend, ServerOptions
+    from flowcoro_http._client import HttpClient
+    from flowcoro_http._config import HttpConfig, Limits
+    from flowcoro_http._encoding import ResponseEncoder
+    from flowcoro_http._middleware import CallNext, Middleware, MiddlewareHandler
+    from flowcoro_http._multi import Headers, MultiMapping, MutableHeaders
+    from flowcoro_http._parameters import Body, Cookie, Header, ParameterError, Path, Query
+    from flowcoro_http._problem import ClientDisconnected, FieldError, HttpError, Problem
+    from flowcoro_http._request import Request, RequestHead
+    from flowcoro_http._response import Response
+    from flowcoro_http._route import Route
+    from flowcoro_http._router import Router
+    from flowcoro_http._routing import RouteConflictError
+    from flowcoro_http._server import HttpServer, ServerFailedError
+    from flowcoro_http._sockets import ListenError
+    from flowcoro_http._websocket import InvalidMessageError, WebSocket
+
+    __version__: str
+
+__all__ = [
+    "Application",
+    "Body",
+    "CallNext",
+    "ClientDisconnected",
+    "Cookie",
+    "FieldError",
+    "Header",
+    "Headers",
+    "HttpClient",
+    "HttpConfig",
+    "HttpError",
+    "HttpServer",
+    "InvalidMessageError",
+    "Limits",
+    "ListenError",
+    "Middleware",
+    "MiddlewareHandler",
+    "MultiMapping",
+    "MutableHeaders",
+    "ParameterError",
+    "Path",
+    "Problem",
+    "Query",
+    "Request",
+    "RequestHead",
+    "Response",
+    "ResponseEncoder",
+    "Route",
+    "RouteConflictError",
+    "Router",
+    "Server",
+    "ServerBackend",
+    "ServerFailedError",
+    "ServerOptions",
+    "WebSocket",
+    "__version__",
+]
+
+_HOMES = {
+    "Application": "_asgi",
+    "Body": "_parameters",
+    "CallNext": "_middleware",
+    "ClientDisconnected": "_problem",
+    "Cookie": "_parameters",
+    "FieldError": "_problem",
+    "Header": "_parameters",
+    "Headers": "_multi",
+    "HttpClient": "_client",
+    "HttpConfig": "_config",
+    "HttpError": "_problem",
+    "HttpServer": "_server",
+    "InvalidMessageError": "_websocket",
+    "Limits": "_config",
+    "ListenError": "_sockets",
+    "Middleware": "_middleware",
+    "MiddlewareHandler": "_middleware",
+    "MultiMapping": "_multi",
+    "MutableHeaders": "_multi",
+    "ParameterError": "_parameters",
+    "Path": "_parameters",
+    "Problem": "_problem",
+    "Query": "_parameters",
+    "Request": "_request",
+    "RequestHead": "_request",
+    "Response": "_response",
+    "ResponseEncoder": "_encoding",
+    "Route": "_route",
+    "RouteConflictError": "_routing",
+    "Router": "_router",
+    "Server": "_backend",
+    "ServerBackend": "_backend",
+    "ServerFailedError": "_server",
+    "ServerOptions": "_backend",
+    "WebSocket": "_websocket",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: object = version("flowcoro-http")
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(f"flowcoro_http.{_HOMES[name]}"), name)
+    else:
+        raise AttributeError(f"module 'flowcoro_http' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,66 @@
+"""`[http]` of `flowcoro.toml`, and the limits that follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+
+from flowcoro_http._request import DEFAULT_MAX_BODY_BYTES
+from flowcoro_http._websocket import DEFAULT_MAX_MESSAGE_BYTES
+
+__all__ = ["HttpConfig", "Limits"]
+
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Size = Annotated[int, msgspec.Meta(ge=0)]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a router allows its clients.
+
+    Attributes:
+        max_body_bytes: the largest request body that is read.
+        max_message_bytes: the largest WebSocket message that is received.
+        body_timeout: seconds to wait for more of a body; 0 waits for ever.
+        request_timeout: seconds until a handler is cancelled with 504; 0 is never.
+    """
+
+    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
+    max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
+    body_timeout: float = 30.0
+    request_timeout: float = 0.0
+
+
+class HttpConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[http]`: how requests are served."""
+
+    backend: str = "hypercorn"
+    """Name of the server backend."""
+    max_body_bytes: Size = DEFAULT_MAX_BODY_BYTES
+    """Largest request body that is read, in bytes; more is answered with 413."""
+    max_message_bytes: Size = DEFAULT_MAX_MESSAGE_BYTES
+    """Largest WebSocket message that is received, in bytes; more closes with 1009."""
+    body_timeout: Seconds = 30.0
+    """Seconds to wait for more of a request body, then 408; 0 waits for ever."""
+    request_timeout: Seconds = 0.0
+    """Seconds until a handler is cancelled with 504; 0 is never."""
+    keep_alive_timeout: Annotated[float, msgspec.Meta(gt=0)] = 5.0
+    """Seconds that a connection may wait for its next request to be complete."""
+    openapi: bool = True
+    """Whether routers serve their OpenAPI document."""
+    access_log: bool = False
+    """Whether each request is logged, by `flowcoro.http.access`."""
+    backlog: Annotated[int, msgspec.Meta(ge=1)] = 1024
+    """Connections that may wait to be accepted."""
+    certfile: str = ""
+    """TLS certificate chain (PEM); with `keyfile`, the server speaks HTTPS and HTTP/2."""
+    keyfile: str = ""
+    """TLS private key (PEM)."""
+
+    def limits(self) -> Limits:
+        """Return the part that a router enforces."""
+        return Limits(
+            self.max_body_bytes, self.max_message_bytes, self.body_timeout, self.request_timeout
+        )

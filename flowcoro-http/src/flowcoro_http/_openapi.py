@@ -1,0 +1,241 @@
+"""The OpenAPI 3.1 document of a router's routes."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from flowcoro_http._parameters import REQUIRED, Plan, PlannedParameter, Source
+from flowcoro_http._problem import PROBLEM_TYPE, phrase
+from flowcoro_http._response import Response
+from flowcoro_http._route import Route
+from flowcoro_http._routing import WEBSOCKET, PathTemplate
+
+__all__ = ["build_openapi"]
+
+_REFERENCE = "#/components/schemas/{name}"
+_PROBLEM_NAME = "Problem"
+_PROBLEM_SCHEMA: Mapping[str, Any] = {
+    "title": _PROBLEM_NAME,
+    "description": "Problem details (RFC 9457).",
+    "type": "object",
+    "properties": {
+        "type": {"type": "string", "format": "uri-reference"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "errors": {
+            "description": "What is wrong with each parameter.",
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "location": {"type": "string"},
+                    "message": {"type": "string"},
+                    "expected": {"type": "string"},
+                },
+                "required": ["location", "message"],
+            },
+        },
+    },
+    "required": ["type", "title", "status"],
+}
+
+
+def build_openapi(
+    routes: Iterable[tuple[Route, Plan]], *, title: str, version: str, description: str = ""
+) -> dict[str, Any]:
+    """Describe routes.
+
+    Args:
+        routes: each route, its path the full template, with its plan.
+        title: of the document.
+        version: of the API.
+        description: of the API.
+
+    Returns:
+        The document, ready to be encoded as JSON.
+    """
+    listed = [(r, p) for r, p in routes if r.in_schema and not r.websocket]
+    schemas = _Schemas(plan for _, plan in listed)
+    identifiers: set[str] = set()
+    paths: dict[str, dict[str, Any]] = {}
+    for route, plan in listed:
+        template = PathTemplate.parse(route.path)
+        item = paths.setdefault(template.plain, {})
+        for method in route.methods:
+            if method in {WEBSOCKET, "CONNECT"} or method.lower() in item:
+                continue
+            item[method.lower()] = _operation(route, plan, template, method, schemas, identifiers)
+    info = {"title": title, "version": version}
+    if description:
+        info["description"] = description
+    return {
+        "openapi": "3.1.0",
+        "info": info,
+        "paths": {path: item for path, item in paths.items() if item},
+        "components": {"schemas": {**schemas.components, _PROBLEM_NAME: dict(_PROBLEM_SCHEMA)}},
+    }
+
+
+class _Schemas:
+    """The schemas of every type that the plans mention, with shared components."""
+
+    def __init__(self, plans: Iterable[Plan]) -> None:
+        types = []
+        for plan in plans:
+            types += [p.annotation for p in plan.parameters if _has_schema(p)]
+            types.append(plan.returns)
+        known = [t for t in types if _can_describe(t)]
+        found, self.components = msgspec.json.schema_components(known, ref_template=_REFERENCE)
+        self._types = list(zip(known, found, strict=True))
+
+    def of(self, annotation: Any) -> dict[str, Any]:
+        """Return the schema of a type; an empty one when it has none."""
+        for known, schema in self._types:
+            if known is annotation or known == annotation:
+                return dict(schema)
+        return {}
+
+
+def _has_schema(parameter: PlannedParameter) -> bool:
+    return parameter.source not in {Source.REQUEST, Source.DEPENDENCY}
+
+
+def _can_describe(annotation: Any) -> bool:
+    if annotation in {inspect.Signature.empty, None, Any}:
+        return False
+    try:
+        msgspec.json.schema(annotation)
+    except (TypeError, NameError):
+        return False
+    return True
+
+
+def _operation(
+    route: Route,
+    plan: Plan,
+    template: PathTemplate,
+    method: str,
+    schemas: _Schemas,
+    identifiers: set[str],
+) -> dict[str, Any]:
+    summary, description = route.documentation()
+    operation: dict[str, Any] = {"operationId": _identifier(route, method, identifiers)}
+    if summary:
+        operation["summary"] = summary
+    if description:
+        operation["description"] = description
+    if route.tags:
+        operation["tags"] = list(route.tags)
+    if route.deprecated:
+        operation["deprecated"] = True
+    parameters = _path_parameters(plan, template, schemas)
+    parameters += [
+        _parameter(p, schemas) for p in plan.of(Source.QUERY, Source.HEADER, Source.COOKIE)
+    ]
+    if parameters:
+        operation["parameters"] = parameters
+    for body in plan.of(Source.BODY):
+        operation["requestBody"] = _request_body(body, schemas)
+    operation["responses"] = _responses(route, plan, schemas)
+    return operation
+
+
+def _identifier(route: Route, method: str, taken: set[str]) -> str:
+    name = getattr(route.handler, "__name__", "") or type(route.handler).__name__
+    base = re.sub(r"\W+", "_", name).strip("_") or "operation"
+    candidates = [base, f"{base}_{method.lower()}"]
+    candidates.append(re.sub(r"\W+", "_", f"{candidates[-1]}_{route.path}").strip("_"))
+    found = next((c for c in candidates if c not in taken), None)
+    if found is None:
+        count = 2
+        while f"{candidates[-1]}_{count}" in taken:
+            count += 1
+        found = f"{candidates[-1]}_{count}"
+    taken.add(found)
+    return found
+
+
+def _path_parameters(plan: Plan, template: PathTemplate, schemas: _Schemas) -> list[dict[str, Any]]:
+    """Describe every parameter of the template, whether the handler asks for it or not."""
+    planned = {p.alias: p for p in plan.of(Source.PATH)}
+    found = []
+    for parameter in template.parameters:
+        if parameter.name in planned:
+            found.append(_parameter(planned[parameter.name], schemas))
+            continue
+        schema = msgspec.json.schema(parameter.converter.type)
+        found.append({"name": parameter.name, "in": "path", "required": True, "schema": schema})
+    return found
+
+
+def _parameter(parameter: PlannedParameter, schemas: _Schemas) -> dict[str, Any]:
+    required = parameter.default is REQUIRED and not parameter.multiple
+    found: dict[str, Any] = {
+        "name": parameter.alias,
+        "in": str(parameter.source),
+        "required": required or parameter.source is Source.PATH or parameter.default is REQUIRED,
+        "schema": _with_default(parameter, schemas.of(parameter.annotation)),
+    }
+    if parameter.description:
+        found["description"] = parameter.description
+    return found
+
+
+def _with_default(parameter: PlannedParameter, schema: dict[str, Any]) -> dict[str, Any]:
+    if parameter.default in (REQUIRED, None):
+        return schema
+    try:
+        default = msgspec.to_builtins(parameter.default)
+    except TypeError:
+        return schema
+    return {**schema, "default": default}
+
+
+def _request_body(parameter: PlannedParameter, schemas: _Schemas) -> dict[str, Any]:
+    if parameter.annotation is bytes:
+        content: dict[str, Any] = {"application/octet-stream": {"schema": {}}}
+    elif parameter.annotation is str:
+        content = {"text/plain": {"schema": {"type": "string"}}}
+    else:
+        content = {"application/json": {"schema": schemas.of(parameter.annotation)}}
+    found: dict[str, Any] = {"required": parameter.default is REQUIRED, "content": content}
+    if parameter.description:
+        found["description"] = parameter.description
+    return found
+
+
+def _responses(route: Route, plan: Plan, schemas: _Schemas) -> dict[str, Any]:
+    returns = plan.returns
+    status = 204 if returns is None and route.status == 200 else route.status
+    success: dict[str, Any] = {"description": phrase(status)}
+    content = _success_content(returns, schemas)
+    if content is not None and status not in {204, 304}:
+        success["content"] = content
+    problem = {PROBLEM_TYPE: {"schema": {"$ref": _REFERENCE.format(name=_PROBLEM_NAME)}}}
+    responses = {str(status): success}
+    if any(p.source not in {Source.REQUEST, Source.DEPENDENCY} for p in plan.parameters):
+        responses["422"] = {"description": phrase(422), "content": problem}
+    responses["default"] = {"description": "A problem", "content": problem}
+    return responses
+
+
+def _success_content(returns: Any, schemas: _Schemas) -> dict[str, Any] | None:
+    bare = (
+        typing.get_args(returns)[0] if typing.get_origin(returns) is typing.Annotated else returns
+    )
+    if bare in {None, inspect.Signature.empty}:
+        return None
+    if isinstance(bare, type) and issubclass(bare, Response):
+        return None
+    if bare is str:
+        return {"text/plain": {"schema": {"type": "string"}}}
+    if bare is bytes:
+        return {"application/octet-stream": {"schema": {}}}
+    return {"application/json": {"schema": schemas.of(returns)}}

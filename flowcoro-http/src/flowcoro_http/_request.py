@@ -1,0 +1,341 @@
+"""What a handler knows of its request, and the bounded reading of its body.
+
+The body is read once and on demand. `_pull` is the only place that takes events from
+the server; a lock around it lets the watcher of a streamed response (which waits for
+the client to leave) and the handler's own reading share it. Memory stays bounded: at
+most `max_body_bytes` for `body()`, one event at a time for `stream()`.
+
+Nothing here routes, and nothing here answers.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import anyio
+import msgspec
+
+from flowcoro_http._multi import Headers, MultiMapping, parse_cookies, parse_query
+from flowcoro_http._problem import ClientDisconnected, FieldError, HttpError, bad_parameters
+from flowcoro_http._types import Receive, Scope
+
+if TYPE_CHECKING:
+    from flowcoro_http._asgi import Endpoint
+    from flowcoro_http._route import Route
+
+__all__ = ["DEFAULT_MAX_BODY_BYTES", "Request", "RequestHead", "Routing", "decode_json"]
+
+T = TypeVar("T")
+
+DEFAULT_MAX_BODY_BYTES = 1024 * 1024
+"""The largest request body that is read unless something else is set: 1 MiB."""
+
+_WATCH_BUFFER = 64 * 1024
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}\Z")
+
+
+@dataclass(slots=True)
+class Routing:
+    """The router's own notes on a request; not for handlers.
+
+    Attributes:
+        endpoint: what answers it, if anything does.
+        raw_params: the text of the path's parameters.
+        allowed: what else the path takes, when nothing answers.
+        malformed: why the path cannot be read; empty when it can.
+        cleanup: what to release when a streamed response has ended.
+    """
+
+    endpoint: Endpoint | None = None
+    raw_params: Mapping[str, str] = field(default_factory=dict)
+    allowed: frozenset[str] = frozenset()
+    malformed: str = ""
+    cleanup: AsyncExitStack | None = None
+
+
+class RequestHead:
+    """What a request and a WebSocket handshake have in common: all but the body.
+
+    A dependency factory that serves both asks for this class.
+
+    Attributes:
+        scope: the ASGI scope.
+        route: the route that matched; None when none did. `route.path` is the template,
+            which suits labels of metrics.
+        path_params: the values of the template's parameters, converted.
+        routing: the router's own notes.
+    """
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.route: Route | None = None
+        self.path_params: Mapping[str, Any] = {}
+        self.routing = Routing()
+        self._headers: Headers | None = None
+        self._query: MultiMapping | None = None
+        self._cookies: dict[str, str] | None = None
+        self._state: dict[str, Any] | None = None
+        self._id: str | None = None
+
+    @property
+    def path(self) -> str:
+        """The path, percent-decoded."""
+        path: str = self.scope["path"]
+        return path
+
+    @property
+    def scheme(self) -> str:
+        """`http`, `https`, `ws` or `wss`."""
+        scheme: str = self.scope.get("scheme", "http")
+        return scheme
+
+    @property
+    def http_version(self) -> str:
+        """`1.0`, `1.1` or `2`."""
+        version: str = self.scope.get("http_version", "1.1")
+        return version
+
+    @property
+    def client(self) -> tuple[str, int] | None:
+        """Address and port of the peer, or None where there is no such thing."""
+        client = self.scope.get("client")
+        return None if client is None else (client[0], client[1])
+
+    @property
+    def headers(self) -> Headers:
+        """The header fields."""
+        if self._headers is None:
+            self._headers = Headers(self.scope["headers"])
+        return self._headers
+
+    @property
+    def query(self) -> MultiMapping:
+        """The query parameters.
+
+        Raises:
+            HttpError: 400, the query string is not UTF-8 or has too many fields.
+        """
+        if self._query is None:
+            try:
+                self._query = parse_query(self.scope.get("query_string", b""))
+            except ValueError as error:
+                broken = FieldError(
+                    "query", "not a readable query string", "UTF-8, percent-encoded"
+                )
+                raise bad_parameters([broken], status=400) from error
+        return self._query
+
+    @property
+    def cookies(self) -> Mapping[str, str]:
+        """The cookies."""
+        if self._cookies is None:
+            self._cookies = parse_cookies(self.headers.get_all("cookie"))
+        return self._cookies
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """A place for middleware to leave values for handlers; starts with the lifespan's."""
+        if self._state is None:
+            self._state = dict(self.scope.get("state") or {})
+        return self._state
+
+    @property
+    def id(self) -> str:
+        """The `X-Request-ID` of the request if it is harmless, else a new random one."""
+        if self._id is None:
+            given = self.headers.get("x-request-id", "")
+            self._id = given if _REQUEST_ID.match(given) else uuid.uuid4().hex
+        return self._id
+
+
+class Request(RequestHead):
+    """One HTTP request.
+
+    Args:
+        scope: the ASGI scope.
+        receive: where the body's events come from.
+        max_body_bytes: the largest body that is read.
+        body_timeout: seconds to wait for more of the body; 0 waits for ever.
+    """
+
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        *,
+        max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+        body_timeout: float = 0.0,
+    ) -> None:
+        super().__init__(scope)
+        self.max_body_bytes = max_body_bytes
+        self._receive = receive
+        self._body_timeout = body_timeout
+        self._body: bytes | None = None
+        self._chunks: deque[bytes] = deque()
+        self._received = 0
+        self._complete = False
+        self._gone = False
+        self._reading = False
+        self._discarded = False
+        self._lock: anyio.Lock | None = None
+        self._room: anyio.Event | None = None
+
+    @property
+    def method(self) -> str:
+        """The method, in upper case."""
+        method: str = self.scope["method"]
+        return method
+
+    @property
+    def url(self) -> str:
+        """The URL as the client sees it, by the `Host` header; without a fragment."""
+        query = self.scope.get("query_string", b"").decode("latin-1")
+        raw = self.scope.get("raw_path") or self.path.encode()
+        host = self.headers.get("host", "localhost")
+        return f"{self.scheme}://{host}{raw.decode('latin-1')}" + (f"?{query}" if query else "")
+
+    async def body(self) -> bytes:
+        """Read the whole body; a second call gives the same bytes.
+
+        Raises:
+            HttpError: 413, it is larger than `max_body_bytes`; 408, it did not arrive.
+            ClientDisconnected: the client left before it was complete.
+        """
+        if self._body is None:
+            parts = [chunk async for chunk in self.stream()]
+            self._body = parts[0] if len(parts) == 1 else b"".join(parts)
+        return self._body
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """Read the body piece by piece, once, holding one piece at a time.
+
+        Raises:
+            HttpError: 413, it is larger than `max_body_bytes`; 408, it did not arrive.
+            ClientDisconnected: the client left before it was complete.
+            RuntimeError: it was read already.
+        """
+        if self._body is not None:
+            if self._body:
+                yield self._body
+            return
+        if self._reading or self._discarded:
+            raise RuntimeError("the body of this request was read already")
+        self._reading = True
+        self._refuse_declared()
+        while (chunk := await self._next_chunk()) is not None:
+            yield chunk
+
+    @overload
+    async def json(self) -> Any: ...
+
+    @overload
+    async def json(self, type: type[T]) -> T: ...
+
+    async def json(self, type: Any = Any) -> Any:
+        """Read the body as JSON.
+
+        Args:
+            type: what it is decoded to and checked against, strictly.
+
+        Raises:
+            HttpError: 400, it is not JSON; 422, it is not a `type`; and as `body`.
+        """
+        return decode_json(await self.body(), msgspec.json.Decoder(type))
+
+    async def wait_disconnected(self) -> None:
+        """Return when the client has gone; for handlers that wait for something else.
+
+        The body should be read first: up to 64 KiB of it are kept aside meanwhile, and
+        more than that is thrown away.
+        """
+        while not self._gone:
+            overflowing = sum(map(len, self._chunks)) >= _WATCH_BUFFER
+            if overflowing and self._reading:
+                self._room = anyio.Event()
+                await self._room.wait()
+                continue
+            if overflowing or self._discarded:
+                # Nobody reads; only the end of it all is of interest.
+                self._discarded = True
+                self._chunks.clear()
+            await self._pull_once(len(self._chunks), watching=True)
+
+    def _refuse_declared(self) -> None:
+        declared = self.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared[:20]) > self.max_body_bytes:
+            raise self._too_large()
+
+    def _too_large(self) -> HttpError:
+        return HttpError(
+            413,
+            f"the body is larger than {self.max_body_bytes} bytes",
+            extensions={"max_body_bytes": self.max_body_bytes},
+        )
+
+    async def _next_chunk(self) -> bytes | None:
+        while True:
+            if self._received > self.max_body_bytes:
+                self._chunks.clear()
+                raise self._too_large()
+            if self._chunks:
+                chunk = self._chunks.popleft()
+                if self._room is not None:
+                    self._room.set()
+                    self._room = None
+                return chunk
+            if self._complete:
+                return None
+            if self._gone:
+                raise ClientDisconnected("the client left before its request was complete")
+            await self._pull_once(0)
+
+    async def _pull_once(self, seen: int, *, watching: bool = False) -> None:
+        """Take one event, unless another task took one while this one waited its turn."""
+        if self._lock is None:
+            self._lock = anyio.Lock(fast_acquire=True)
+        async with self._lock:
+            if len(self._chunks) != seen or self._gone or (self._complete and not watching):
+                return
+            if watching or not self._body_timeout:
+                await self._pull()
+                return
+            with anyio.move_on_after(self._body_timeout) as waiting:
+                await self._pull()
+            if waiting.cancelled_caught:
+                raise HttpError(408, f"the body did not arrive within {self._body_timeout:g} s")
+
+    async def _pull(self) -> None:
+        message = await self._receive()
+        if message["type"] != "http.request":
+            self._gone = True
+            return
+        chunk = message.get("body", b"")
+        self._complete = not message.get("more_body", False)
+        self._received += len(chunk)
+        if chunk and not self._discarded:
+            self._chunks.append(chunk)
+
+
+def decode_json(content: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Decode a body strictly, telling malformed (400) from unsuitable (422).
+
+    Raises:
+        HttpError: with one entry in `errors`.
+    """
+    try:
+        return decoder.decode(content)
+    except msgspec.ValidationError as error:
+        message, _, place = str(error).partition(" - at `")
+        path = place.removesuffix("`").removeprefix("$")
+        location = f"body{'' if not path or path.startswith(('.', '[')) else '.'}{path}"
+        raise bad_parameters([FieldError(location, message)]) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        # `Input data was truncated`, `JSON is malformed: … (byte 3)`: safe to repeat.
+        text = str(error) if isinstance(error, msgspec.DecodeError) else "not readable as JSON"
+        raise bad_parameters([FieldError("body", text, "JSON")], status=400) from None

@@ -1,0 +1,359 @@
+"""`Router`: what an application's author writes routes with.
+
+A router only collects; `bind` turns it into an `Application` without changing it, so it
+can be bound twice (two servers, two starts). Called as an ASGI application of its own,
+it binds itself when first used, with its own dependencies only.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar, overload
+
+from flowcoro.app import Dependencies
+from flowcoro_http._asgi import Application, ErrorHandler
+from flowcoro_http._assembly import About, Assembly, describe
+from flowcoro_http._config import Limits
+from flowcoro_http._encoding import JSON, ResponseEncoder
+from flowcoro_http._middleware import Middleware, MiddlewareHandler
+from flowcoro_http._parameters import read_signature
+from flowcoro_http._registry import Registered, Registry
+from flowcoro_http._route import Route
+from flowcoro_http._routing import PathTemplate
+from flowcoro_http._types import ASGIApp, Handler, Receive, Scope, Send
+
+__all__ = ["Router"]
+
+H = TypeVar("H", bound=Handler)
+E = TypeVar("E", bound=ErrorHandler)
+M = TypeVar("M", bound=MiddlewareHandler)
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Router:
+    """Typed routes; itself an ASGI 3 application.
+
+    Example:
+        ```python
+        import msgspec
+        from flowcoro_http import Router
+
+
+        class Note(msgspec.Struct):
+            text: str
+
+
+        router = Router()
+
+
+        @router.get("/hello/{name}")
+        async def hello(name: str, excited: bool = False) -> str:
+            return f"Hello, {name}{'!' if excited else '.'}"
+
+
+        @router.post("/notes", status=201)
+        async def add(note: Note) -> Note:
+            return note
+        ```
+
+    What a handler returns becomes the response: a `Response` as it is, `str` as plain
+    text, `bytes` as they are, None as 204, anything else as JSON. A plain (not `async`)
+    handler runs in a worker thread.
+
+    What a handler raises becomes a problem document (RFC 9457): `HttpError` as it says,
+    `TimeoutError` 504, anything else 500, logged under a request id and without a word
+    on the inside; `exception_handler` changes that. Bad parameters are told all at once:
+    422, or 400 where something is not even well-formed.
+
+    Args:
+        prefix: goes before every path, such as `/api`.
+        title: of the OpenAPI document.
+        version: of the API, for the OpenAPI document.
+        description: of the API, for the OpenAPI document.
+        openapi: the path of the OpenAPI document; None for no document.
+        tags: OpenAPI tags of every route.
+        max_body_bytes: the largest body of every route; the server's limit when None.
+    """
+
+    def __init__(
+        self,
+        prefix: str = "",
+        *,
+        title: str = "FlowCoro",
+        version: str = "0.1.0",
+        description: str = "",
+        openapi: str | None = "/openapi.json",
+        tags: Sequence[str] = (),
+        max_body_bytes: int | None = None,
+    ) -> None:
+        self.title = title
+        self.version = version
+        self.description = description
+        self.openapi_path = openapi
+        self.registry = Registry(_checked_prefix(prefix), tuple(tags), max_body_bytes)
+        self._application: Application | None = None
+        self._revision = -1
+        self._binding = threading.Lock()
+
+    # -- registration ----------------------------------------------------------------
+
+    def route(
+        self, path: str, *, methods: Sequence[str] = ("GET",), **options: Any
+    ) -> Callable[[H], H]:
+        """Register the decorated handler.
+
+        Args:
+            path: the template: `/users/{id}`, `/users/{id:int}`, `/files/{rest:path}`;
+                converters are `str`, `int`, `float`, `uuid` and `path`. A trailing
+                slash counts.
+            methods: the methods it takes. `HEAD` comes with `GET`, `OPTIONS` by itself.
+            options: the other attributes of `Route`: `status`, `name`, `tags`,
+                `summary`, `description`, `deprecated`, `in_schema`, `max_body_bytes`.
+
+        Raises:
+            ValueError: the template cannot be read.
+            ParameterError: a parameter of the handler cannot be filled.
+        """
+        return self._decorator(path, {"methods": methods, **options})
+
+    def get(self, path: str, **options: Any) -> Callable[[H], H]:
+        """Register a handler of GET and HEAD; see `route`."""
+        return self._decorator(path, {"methods": ("GET",), **options})
+
+    def post(self, path: str, **options: Any) -> Callable[[H], H]:
+        """Register a handler of POST; see `route`."""
+        return self._decorator(path, {"methods": ("POST",), **options})
+
+    def put(self, path: str, **options: Any) -> Callable[[H], H]:
+        """Register a handler of PUT; see `route`."""
+        return self._decorator(path, {"methods": ("PUT",), **options})
+
+    def patch(self, path: str, **options: Any) -> Callable[[H], H]:
+        """Register a handler of PATCH; see `route`."""
+        return self._decorator(path, {"methods": ("PATCH",), **options})
+
+    def delete(self, path: str, **options: Any) -> Callable[[H], H]:
+        """Register a handler of DELETE; see `route`."""
+        return self._decorator(path, {"methods": ("DELETE",), **options})
+
+    def websocket(self, path: str, **options: Any) -> Callable[[H], H]:
+        """Register a handler of WebSockets; it has a parameter of type `WebSocket`."""
+        return self._decorator(path, {"websocket": True, **options})
+
+    def add(self, route: Route) -> None:
+        """Register a ready `Route`; raises as `route`."""
+        self._register(Registered(route), sys._getframe(1).f_locals)  # noqa: SLF001
+
+    def include(self, prefix: str, router: Router) -> None:
+        """Serve another router's routes under a prefix.
+
+        Its middleware and its exception handlers hold for its own routes, within this
+        router's; what it provides is provided to all. Routes that it gets later count.
+
+        Args:
+            prefix: goes before its paths; may have parameters.
+            router: the other router.
+
+        Raises:
+            ValueError: the prefix cannot be read, or the routers include each other.
+        """
+        if self.registry in router.registry.everything():
+            raise ValueError(f"router at {prefix!r} would include itself")
+        self.registry.included.append((_checked_prefix(prefix), router.registry))
+        Registry.changes += 1
+
+    def mount(self, prefix: str, app: ASGIApp) -> None:
+        """Hand everything under a prefix to another ASGI application.
+
+        Routes win over mounted applications. This router's middleware does not see their
+        requests, and their lifespan is not run.
+
+        Args:
+            prefix: at least one literal segment, such as `/static`.
+            app: the other application; it gets the prefix as `root_path`.
+
+        Raises:
+            ValueError: the prefix is empty or has parameters.
+        """
+        checked = _checked_prefix(prefix)
+        if not checked or PathTemplate.parse(checked).parameters:
+            raise ValueError(f"mount {prefix!r}: expected a literal prefix, such as '/static'")
+        self.registry.mounts.append((checked, app))
+        Registry.changes += 1
+
+    @overload
+    def middleware(self, handler: M) -> M: ...
+
+    @overload
+    def middleware(self, *, name: str = "", order: int = 0) -> Callable[[M], M]: ...
+
+    def middleware(
+        self, handler: M | None = None, *, name: str = "", order: int = 0
+    ) -> M | Callable[[M], M]:
+        """Register the decorated `async def handler(request, call_next) -> Response`.
+
+        Args:
+            handler: the middleware, when used without parentheses.
+            name: for messages; the function's when empty.
+            order: where it stands; the lowest is outermost.
+        """
+
+        def decorate(handler: M) -> M:
+            label = name or getattr(handler, "__name__", type(handler).__name__)
+            self.registry.middleware.append(Middleware(label, handler, order))
+            Registry.changes += 1
+            return handler
+
+        return decorate if handler is None else decorate(handler)
+
+    def exception_handler(self, kind: type[Exception]) -> Callable[[E], E]:
+        """Register `handler(request, error)`, whose result answers instead.
+
+        The nearest class of the exception wins; a handler for `HttpError` sees the
+        problems that handlers raise, not those for unknown paths and methods.
+
+        Args:
+            kind: the exception, subclasses included.
+        """
+
+        def decorate(handler: E) -> E:
+            self.registry.error_handlers[kind] = handler
+            Registry.changes += 1
+            return handler
+
+        return decorate
+
+    def provide(self, factory: F, *, as_type: type | None = None) -> F:
+        """Offer what `factory` makes, once per request, to annotated parameters.
+
+        A factory may ask for `Request`, `WebSocket` or `RequestHead`. It is offered to
+        the whole application that serves this router. Usable as a decorator.
+
+        Args:
+            factory: see `flowcoro.app.Dependencies.provide`.
+            as_type: the type that annotations name.
+        """
+        self.registry.providers.append((factory, as_type))
+        Registry.changes += 1
+        return factory
+
+    # -- use --------------------------------------------------------------------------
+
+    @property
+    def routes(self) -> list[Route]:
+        """Every route, those of included routers too, with full paths."""
+        return [flat.route for flat in self.registry.flatten()]
+
+    def openapi(self, *, title: str | None = None, version: str | None = None) -> dict[str, Any]:
+        """Return the OpenAPI 3.1 document of the routes.
+
+        Args:
+            title: of the document; the router's when not given.
+            version: of the API; the router's when not given.
+
+        Raises:
+            ParameterError: a handler's annotations cannot be resolved.
+        """
+        about = About(title or self.title, version or self.version, self.description)
+        return describe(self.registry, about)
+
+    def bind(
+        self,
+        *,
+        dependencies: Dependencies | None = None,
+        routes: Iterable[tuple[str, Route]] = (),
+        middleware: Iterable[Middleware] = (),
+        encoders: Sequence[ResponseEncoder] = (JSON,),
+        limits: Limits | None = None,
+        openapi: bool = True,
+    ) -> Application:
+        """Make the application that serves these routes; this router does not change.
+
+        Args:
+            dependencies: what handlers may ask for; only the router's own when None.
+            routes: further routes, each with the label of its owner. This router's win
+                over them; a warning is logged.
+            middleware: outside this router's own of the same order.
+            encoders: encode what handlers return.
+            limits: for what no router or route sets.
+            openapi: whether to serve the document at the router's `openapi` path.
+
+        Raises:
+            ParameterError: a handler's parameter cannot be filled.
+            DependencyError: nothing, or too much, provides what one asks for.
+            RouteConflictError: two of the router's routes have one path and method.
+        """
+        path = None
+        if openapi and self.openapi_path is not None:
+            path = self.registry.prefix + self.openapi_path
+        assembly = Assembly(self.registry, dependencies or Dependencies(), limits or Limits())
+        return assembly.application(
+            routes=routes,
+            middleware=middleware,
+            encoders=encoders,
+            about=About(self.title, self.version, self.description),
+            document_path=path,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve as an ASGI application of its own, without plugins."""
+        if scope["type"] == "lifespan":
+            await self._start(scope, receive, send)
+        else:
+            await self._bound()(scope, receive, send)
+
+    async def _start(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            application = self._bound()
+        except Exception as error:  # noqa: BLE001 - the server that asked reports it
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await application(scope, receive, send)
+
+    def _bound(self) -> Application:
+        """Return the application of what is registered by now."""
+        application = self._application
+        if application is not None and self._revision == Registry.changes:
+            return application
+        with self._binding:
+            revision = Registry.changes
+            application = self._application = self.bind()
+            self._revision = revision
+        return application
+
+    # -- the work behind -----------------------------------------------------------------
+
+    def _decorator(self, path: str, options: dict[str, Any]) -> Callable[[H], H]:
+        local_names = sys._getframe(2).f_locals  # noqa: SLF001 - see _register
+
+        def decorate(handler: H) -> H:
+            self._register(Registered(Route(path, handler, **options)), local_names)
+            return handler
+
+        return decorate
+
+    def _register(self, registered: Registered, local_names: dict[str, Any]) -> None:
+        """Take a route in; complain at once where that is possible.
+
+        Annotations that are strings may name classes of the function that registers the
+        handler, which only its frame knows.
+        """
+        route = registered.route
+        PathTemplate.parse(self.registry.prefix + route.path)
+        try:
+            read_signature(route.handler, {})
+        except NameError:
+            # Or a name that the module defines later: it is looked for again when bound.
+            registered.local_names = dict(local_names)
+        self.registry.routes.append(registered)
+        Registry.changes += 1
+
+
+def _checked_prefix(prefix: str) -> str:
+    prefix = prefix.rstrip("/")
+    if prefix:
+        PathTemplate.parse(prefix)
+    return prefix

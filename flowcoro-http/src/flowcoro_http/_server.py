@@ -1,0 +1,340 @@
+"""`HttpServer`: the component that listens and serves.
+
+It opens the sockets, runs the lifespan of a foreign ASGI application, and leaves the
+protocol to a backend and the counting to a `Gate`.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import anyio
+from anyio.abc import TaskGroup
+
+from flowcoro.app import Component, Health, HealthStatus
+from flowcoro.config import ServerConfig
+from flowcoro.errors import ConfigError, FlowcoroError
+from flowcoro_http._asgi import Application
+from flowcoro_http._backend import ServerBackend, ServerOptions
+from flowcoro_http._config import HttpConfig
+from flowcoro_http._encoding import ResponseEncoder
+from flowcoro_http._gate import Gate
+from flowcoro_http._lifespan import Lifespan
+from flowcoro_http._middleware import Middleware
+from flowcoro_http._route import Route
+from flowcoro_http._router import Router
+from flowcoro_http._sockets import open_sockets, url_of
+from flowcoro_http._types import ASGIApp
+
+if TYPE_CHECKING:
+    from flowcoro.app import Context
+    from flowcoro.plugins import PluginHost
+
+__all__ = ["HttpServer", "ServerFailedError"]
+
+logger = logging.getLogger("flowcoro.http")
+
+_CUT_GRACE = 1.0
+
+
+class ServerFailedError(FlowcoroError):
+    """A server backend ended without being asked to."""
+
+
+class HttpServer(Component):
+    """Serves a `Router`, or any ASGI 3 application, over HTTP and WebSocket.
+
+    In an `App` it takes address and settings from the configuration (`[server]`,
+    `[http]`), adds the routes and middleware of plugins to a router, and resolves what
+    handlers ask for from the application's components. On SIGTERM it stops accepting,
+    finishes requests in flight, closes WebSockets with 1001, and answers 503 to what is
+    left at the deadline.
+
+    It also runs by itself, `async with HttpServer(router, port=0) as server:`, with the
+    defaults of `HttpConfig`, the built-in backend, and no plugins. Leaving the block cuts
+    what is in flight; call `drain` before for a gentle end.
+
+    Args:
+        app: a router or an ASGI application.
+        host: address or name to listen on; `server.host` when None.
+        port: port to listen on, 0 for a free one; `server.port` when None.
+        backend: name of the server backend, or a backend; `http.backend` when None.
+        name: unique among the application's components.
+        config: settings to use instead of the `[http]` section.
+    """
+
+    name = "http"
+
+    def __init__(
+        self,
+        app: Router | ASGIApp,
+        *,
+        host: str | None = None,
+        port: int | None = None,
+        backend: str | ServerBackend | None = None,
+        name: str = "http",
+        config: HttpConfig | None = None,
+    ) -> None:
+        self.name = name
+        self.app = app
+        self._host = host
+        self._port = port
+        self._backend = backend
+        self._given_config = config
+        self._context: Context | None = None
+        self._application: ASGIApp | None = None
+        self._config = config or HttpConfig()
+        self._lifespan: Lifespan | None = None
+        self._gate: Gate | None = None
+        self._group: TaskGroup | None = None
+        self._shutdown = anyio.Event()
+        self._served = anyio.Event()
+        self._addresses: list[tuple[Any, ...]] = []
+        self._url = ""
+
+    @property
+    def port(self) -> int:
+        """The port it listens on.
+
+        Raises:
+            RuntimeError: it is not started.
+        """
+        if not self._addresses:
+            raise RuntimeError(f"server {self.name!r} is not started")
+        port: int = self._addresses[0][1]
+        return port
+
+    @property
+    def url(self) -> str:
+        """The URL under which it can be reached from this machine, without a path.
+
+        Raises:
+            RuntimeError: it is not started.
+        """
+        if not self._url:
+            raise RuntimeError(f"server {self.name!r} is not started")
+        return self._url
+
+    @property
+    def application(self) -> ASGIApp:
+        """The ASGI application that is served: the router with what plugins add to it.
+
+        It is there once the server is attached or started; tests call it without a socket.
+
+        Raises:
+            RuntimeError: the server is neither attached nor started.
+        """
+        if self._application is None:
+            raise RuntimeError(f"server {self.name!r} is neither attached nor started")
+        return self._application
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests and WebSockets are being handled."""
+        return self._gate.in_flight if self._gate else 0
+
+    def attach(self, context: Context) -> None:
+        """Read the configuration, bind the router, and learn which components it needs.
+
+        Raises:
+            ParameterError: a handler's parameter cannot be filled.
+            DependencyError: nothing provides what a handler asks for.
+            PluginError: no plugin provides the backend.
+        """
+        self._context = context
+        self._config = self._given_config or _section(context)
+        self._application = self.app
+        if isinstance(self.app, Router):
+            self._application = self._bind(self.app, context)
+            found = (i for i in self._application.instances() if isinstance(i, Component))
+            self.requires = tuple(dict.fromkeys(c.name for c in found if c is not self))
+        self._find_backend()  # now, so that a wrong name stops the start before anything runs
+
+    async def __aenter__(self) -> Self:
+        """Listen and serve.
+
+        Raises:
+            ListenError: the address cannot be listened on; names it.
+            ServerFailedError: the backend or the application's lifespan failed.
+        """
+        if self._application is None:
+            self._application = self._stand_alone()
+        self._shutdown, self._served = anyio.Event(), anyio.Event()
+        server = self._find_backend().create(self._options())
+        host, port = self._address()
+        workers = self._context.workers if self._context else 1
+        listeners = await open_sockets(
+            host, port, backlog=self._config.backlog, reuse_port=workers > 1
+        )
+        self._addresses = [listener.getsockname() for listener in listeners]
+        self._url = url_of(listeners[0], secure=bool(self._config.certfile), host=host)
+        try:
+            self._lifespan = Lifespan(self._application, enabled=not self._is_ours())
+            state = await self._lifespan.start()
+            self._gate = Gate(self._application, state)
+            self._group = await anyio.create_task_group().__aenter__()
+        except BaseException:
+            _close(listeners)
+            raise
+        started = anyio.Event()
+        self._group.start_soon(self._serve, server, listeners, started)
+        try:
+            await started.wait()
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+        logger.info("%s: listening on %s", self.name, self._url)
+        return self
+
+    async def drain(self) -> None:
+        """Stop accepting; return when every request has finished, WebSockets included."""
+        self._shutdown.set()
+        if self._gate is None:
+            return
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._gate.drain)
+            await self._served.wait()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Cut what is still in flight and let go of everything."""
+        group, gate, lifespan = self._group, self._gate, self._lifespan
+        self._group = self._gate = self._lifespan = None
+        self._shutdown.set()
+        try:
+            if group is not None and gate is not None:
+                with anyio.CancelScope(shield=True):
+                    with anyio.move_on_after(_CUT_GRACE):
+                        await gate.cut()
+                        await self._served.wait()
+                    group.cancel_scope.cancel()
+                await _leave(group, exc_type, exc, traceback)
+        finally:
+            if lifespan is not None:
+                await lifespan.stop()
+            self._addresses, self._url = [], ""
+            if self._context is None:
+                self._application = None
+
+    async def health(self) -> Health:
+        """Tell whether it serves, where, and how many requests are in flight."""
+        if self._gate is None or self._served.is_set():
+            return Health(HealthStatus.FAIL, "not serving")
+        detail = f"{self._url}, {self.in_flight} in flight"
+        if self._shutdown.is_set():
+            return Health(HealthStatus.WARN, f"draining, {detail}")
+        return Health(detail=detail)
+
+    async def _serve(
+        self, server: Any, listeners: list[socket.socket], started: anyio.Event
+    ) -> None:
+        try:
+            await server.serve(self._gate, listeners, started=started.set, shutdown=self._shutdown)
+            if not self._shutdown.is_set():
+                raise ServerFailedError(f"the backend of server {self.name!r} ended by itself")
+        finally:
+            self._served.set()
+            _close(listeners)
+
+    def _is_ours(self) -> bool:
+        return isinstance(self._application, Application)
+
+    def _stand_alone(self) -> ASGIApp:
+        if isinstance(self.app, Router):
+            return self.app.bind(limits=self._config.limits(), openapi=self._config.openapi)
+        return self.app
+
+    def _bind(self, router: Router, context: Context) -> Application:
+        plugins = context.plugins
+        routes: list[tuple[str, Route]] = []
+        middleware: list[Middleware] = []
+        encoders: list[ResponseEncoder] = []
+        if _has_hooks(plugins):
+            found = plugins.collect("flowcoro_http_routes", Route, context=context)
+            routes = [(found.owner(name).label, route) for name, route in found.items()]
+            around = plugins.collect("flowcoro_http_middleware", Middleware, context=context)
+            middleware = list(around.values())
+            encoders = list(
+                plugins.collect("flowcoro_http_response_encoders", ResponseEncoder).values()
+            )
+        return router.bind(
+            dependencies=context.dependencies,
+            routes=routes,
+            middleware=middleware,
+            encoders=encoders,
+            limits=self._config.limits(),
+            openapi=self._config.openapi,
+        )
+
+    def _find_backend(self) -> ServerBackend:
+        wanted = self._backend or self._config.backend
+        if isinstance(wanted, ServerBackend):
+            return wanted
+        if self._context is not None and _has_hooks(self._context.plugins):
+            return self._context.plugins.collect("flowcoro_http_servers", ServerBackend)[wanted]
+        from flowcoro_http.servers.hypercorn import HYPERCORN
+
+        if wanted != HYPERCORN.name:
+            raise ConfigError([f"http.backend: {wanted!r} comes from a plugin, and none is loaded"])
+        return HYPERCORN
+
+    def _options(self) -> ServerOptions:
+        config = self._config
+        return ServerOptions(
+            keep_alive_timeout=config.keep_alive_timeout,
+            max_message_bytes=config.max_message_bytes,
+            backlog=config.backlog,
+            access_log=config.access_log,
+            certfile=config.certfile,
+            keyfile=config.keyfile,
+        )
+
+    def _address(self) -> tuple[str, int]:
+        defaults = ServerConfig()
+        if self._context is not None:
+            try:
+                defaults = self._context.config.section(ServerConfig)
+            except ConfigError:
+                logger.debug("no [server] section; using its defaults")
+        host = self._host if self._host is not None else defaults.host
+        return host, self._port if self._port is not None else defaults.port
+
+
+def _section(context: Context) -> HttpConfig:
+    try:
+        return context.config.section(HttpConfig)
+    except ConfigError:
+        return HttpConfig()  # flowcoro-http's own plugin is not loaded
+
+
+def _has_hooks(plugins: PluginHost) -> bool:
+    return "flowcoro_http_servers" in plugins.hooks()
+
+
+def _close(listeners: list[socket.socket]) -> None:
+    for listener in listeners:
+        listener.close()
+
+
+async def _leave(
+    group: TaskGroup,
+    exc_type: type[BaseException] | None,
+    exc: BaseException | None,
+    traceback: TracebackType | None,
+) -> None:
+    """Leave a task group, raising the one error that ended it rather than a group."""
+    try:
+        await group.__aexit__(exc_type, exc, traceback)
+    except BaseExceptionGroup as group_error:
+        error: BaseException = group_error
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        if error is not exc:
+            raise error from None

@@ -1,0 +1,133 @@
+"""The application's instruments, and their exposition for Prometheus.
+
+Instruments follow OpenTelemetry's semantic conventions for HTTP servers:
+`http.server.request.duration` (a histogram in seconds, whose count is the number of
+requests) and `http.server.active_requests`. Each application has a registry of its own,
+so two applications in one process never mix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.metrics import Meter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
+from opentelemetry.sdk.resources import Resource
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from flowcoro import Component, Context, FlowcoroError, Health
+from flowcoro_observability._config import ObservabilityConfig
+
+__all__ = ["Telemetry"]
+
+_DURATION = "http.server.request.duration"
+_ACTIVE = "http.server.active_requests"
+_METHODS = frozenset(
+    {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"}
+)
+
+
+class Telemetry(Component):
+    """Counts what an application does; the component that plugin `observability` adds.
+
+    Ask for it by annotation to make instruments of your own:
+    `telemetry.meter.create_counter("orders")`. They appear in the exposition too.
+    """
+
+    name = "observability"
+
+    content_type = CONTENT_TYPE_LATEST
+    """Content type of `exposition`."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._provider: MeterProvider | None = None
+
+    @property
+    def meter(self) -> Meter:
+        """The OpenTelemetry meter of this application.
+
+        Raises:
+            FlowcoroError: the component is not attached to an application yet.
+        """
+        if self._provider is None:
+            raise FlowcoroError("telemetry is not attached to an application")
+        return self._provider.get_meter("flowcoro")
+
+    def attach(self, context: Context) -> None:
+        """Make the instruments, with the buckets that the configuration asks for."""
+        config = context.config.section(ObservabilityConfig)
+        self._registry = CollectorRegistry()
+        self._provider = MeterProvider(
+            [PrometheusMetricReader(scope_info_enabled=False, registry=self._registry)],
+            Resource.create({"service.name": context.name}),
+            views=[
+                View(
+                    instrument_name=_DURATION,
+                    aggregation=ExplicitBucketHistogramAggregation(config.buckets),
+                )
+            ],
+            shutdown_on_exit=False,
+        )
+        self._duration = self.meter.create_histogram(
+            _DURATION, unit="s", description="Duration of HTTP server requests"
+        )
+        self._active = self.meter.create_up_down_counter(
+            _ACTIVE, unit="{request}", description="HTTP server requests in progress"
+        )
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Release the instruments."""
+        provider, self._provider = self._provider, None
+        if provider is not None:
+            provider.shutdown()
+
+    async def health(self) -> Health:
+        """Pass as long as instruments exist."""
+        return Health(detail="collecting")
+
+    def exposition(self) -> bytes:
+        """Return every instrument in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    @contextmanager
+    def in_progress(self, method: str) -> Iterator[None]:
+        """Count a request as active within the block."""
+        attributes = {"http.request.method": _known(method)}
+        self._active.add(1, attributes)
+        try:
+            yield
+        finally:
+            self._active.add(-1, attributes)
+
+    def request_done(self, method: str, route: str | None, status: int, seconds: float) -> None:
+        """Record one request.
+
+        Args:
+            method: its method; what HTTP does not define is counted as `_OTHER`.
+            route: the template it matched; None when none did, so that made-up paths
+                cannot grow the number of time series.
+            status: the response's status.
+            seconds: how long it took.
+        """
+        attributes: dict[str, str | int] = {
+            "http.request.method": _known(method),
+            "http.response.status_code": status,
+        }
+        if route is not None:
+            attributes["http.route"] = route
+        self._duration.record(seconds, attributes)
+
+
+def _known(method: str) -> str:
+    return method if method in _METHODS else "_OTHER"

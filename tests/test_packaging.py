@@ -1,0 +1,203 @@
+"""Wheels, installed as a stranger installs them: no workspace, nothing editable."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import tarfile
+import time
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from _environments import (
+    CONSTRAINTS,
+    ROOT,
+    SUPPORTED,
+    build_wheels,
+    find_python,
+    make_environment,
+    run,
+)
+
+pytestmark = [pytest.mark.packaging, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="session")
+def python() -> str:
+    found = find_python("3.11") or find_python("3.12") or find_python("3.13")
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory, python: str) -> Path:
+    return build_wheels(tmp_path_factory.mktemp("wheels"), python)
+
+
+@contextmanager
+def running(*command: str | Path, cwd: Path, **environ: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a server; stop it with SIGTERM and require the status 0."""
+    process = subprocess.Popen(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**os.environ, **environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0, out
+
+
+def listening_url(process: subprocess.Popen[str]) -> str:
+    """Read the log until the server says where it listens."""
+    assert process.stdout is not None
+    deadline = time.monotonic() + 60
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        found = re.search(r"http://[\w.:\[\]]+", line)
+        if found and "listening" in line:
+            return found[0]
+        assert time.monotonic() < deadline
+    raise AssertionError("".join(seen))
+
+
+def get_json(url: str) -> object:
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return json.load(answer)
+
+
+def test_a_plugin_from_the_template_works_everywhere(
+    tmp_path: Path, wheels: Path, python: str
+) -> None:
+    """`plugin new` outside the workspace, its own tests, its wheel, a new environment."""
+    find = ("--find-links", wheels, "--constraint", CONSTRAINTS)
+    author = make_environment(tmp_path / "author", python)
+    run(author / "pip", "install", "--quiet", *find, "flowcoro", "flowcoro-http", "pytest")
+    run(author / "flowcoro", "plugin", "new", "flowcoro-greeter", cwd=tmp_path)
+    folder = tmp_path / "flowcoro-greeter"
+    assert (folder / "pyproject.toml").is_file()
+    run(author / "pip", "install", "--quiet", *find, "-e", f"{folder}[test]")
+    assert " passed" in run(author / "python", "-m", "pytest", "-q", cwd=folder)
+    assert "FAIL" not in run(author / "flowcoro", "plugin", "check", "greeter")
+    run("uv", "build", "--quiet", "--wheel", "--python", python, "--out-dir", wheels, folder)
+
+    user = make_environment(tmp_path / "user", python)
+    run(
+        user / "pip", "install", "--quiet", *find,
+        "flowcoro", "flowcoro-http", "flowcoro-greeter",
+    )  # fmt: skip
+    listed = run(user / "pip", "list", "--editable", "--format", "freeze")
+    assert "flowcoro" not in listed
+    assert "Hello, Ada!" in run(user / "flowcoro", "greeter", "Ada")
+    app = tmp_path / "service"
+    run(user / "flowcoro", "new", "service", cwd=tmp_path)
+    settings = ("--port", "0", "--set", "greeter.greeting=Salut")
+    with running(user / "flowcoro", "run", "app:app", *settings, cwd=app) as process:
+        url = listening_url(process)
+        assert get_json(f"{url}/greeter/Ada") == {"greeting": "Salut, Ada!"}
+        assert get_json(f"{url}/hello/Ada") == {"greeting": "Hello, Ada"}
+    report = json.loads(run(user / "flowcoro", "doctor", "--json", cwd=app))
+    assert report["healthy"]
+    described = run(user / "flowcoro", "plugin", "info", "greeter", cwd=app)
+    assert "health check" in described
+    assert "flowcoro_http_routes" in described
+
+
+def test_the_application_template_passes_its_own_tests(
+    tmp_path: Path, wheels: Path, python: str
+) -> None:
+    binaries = make_environment(tmp_path / "venv", python)
+    find = ("--find-links", wheels, "--constraint", CONSTRAINTS)
+    run(binaries / "pip", "install", "--quiet", *find, "flowcoro[http]", "pytest")
+    run(binaries / "flowcoro", "new", "hello", cwd=tmp_path)
+    run(binaries / "pip", "install", "--quiet", *find, "-e", f"{tmp_path / 'hello'}[test]")
+    assert " passed" in run(binaries / "python", "-m", "pytest", "-q", cwd=tmp_path / "hello")
+
+
+def test_everything_runs_the_demo_from_wheels(tmp_path: Path, wheels: Path, python: str) -> None:
+    """`pip install flowcoro[all]`, `flowcoro demo`, a note that survives a restart."""
+    binaries = make_environment(tmp_path / "venv", python)
+    find = ("--find-links", wheels, "--constraint", CONSTRAINTS)
+    run(binaries / "pip", "install", "--quiet", *find, "flowcoro[all]")
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for start in range(2):
+        with running(binaries / "flowcoro", "demo", "--port", "0", cwd=folder) as process:
+            url = listening_url(process)
+            request = urllib.request.Request(
+                f"{url}/api/notes",
+                data=json.dumps({"text": f"note {start}"}).encode(),
+                headers={"content-type": "application/json"},
+            )
+            urllib.request.urlopen(request, timeout=30).close()
+            notes = get_json(f"{url}/api/notes")
+            assert isinstance(notes, list)
+            assert [note["text"] for note in notes] == [f"note {i}" for i in range(start, -1, -1)]
+            with urllib.request.urlopen(f"{url}/", timeout=30) as page:
+                assert b"FlowCoro live demo" in page.read()
+            with urllib.request.urlopen(f"{url}/metrics", timeout=30) as metrics:
+                assert b"http_server_request_duration_seconds_count" in metrics.read()
+
+
+@pytest.mark.parametrize("version", SUPPORTED)
+def test_the_native_wheel_works_on_every_python(version: str, tmp_path: Path, wheels: Path) -> None:
+    found = find_python(version)
+    if found is None:
+        assert os.environ.get("CI") != "true", f"CI has no Python {version}"
+        pytest.skip(f"NOT TESTED: there is no Python {version} on this machine")
+    built = build_wheels(tmp_path / "wheels", found, ("core",))
+    binaries = make_environment(tmp_path / "venv", found)
+    run(
+        binaries / "pip", "install", "--quiet", "--constraint", CONSTRAINTS,
+        "--find-links", built, "--find-links", wheels, "flowcoro[all]", "pytest",
+    )  # fmt: skip
+    code = (
+        "from flowcoro.lockfree import Queue; q = Queue(2); "
+        "assert q.try_put(1) and q.try_get() == 1; print('native', q.capacity)"
+    )
+    assert "native 2" in run(binaries / "python", "-c", code)
+    assert json.loads(run(binaries / "flowcoro", "doctor", "--json", cwd=tmp_path))["healthy"]
+    tests = ROOT / "core" / "tests" / "test_lockfree.py"
+    assert " passed" in run(
+        binaries / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider",
+        "--rootdir", tmp_path, "-c", os.devnull, tests, cwd=tmp_path,
+    )  # fmt: skip
+
+
+def test_the_source_distribution_builds_the_same_wheel(
+    tmp_path: Path, wheels: Path, python: str
+) -> None:
+    run(
+        "uv", "build", "--quiet", "--sdist", "--python", python, "--build-constraints",
+        CONSTRAINTS, "--out-dir", tmp_path, ROOT / "core",
+    )  # fmt: skip
+    (archive,) = tmp_path.glob("flowcoro-*.tar.gz")
+    with tarfile.open(archive) as tar:
+        names = tar.getnames()
+        tar.extractall(tmp_path / "source", filter="data")
+    assert not [name for name in names if "/build/" in name or name.endswith(".so")]
+    (source,) = (tmp_path / "source").iterdir()
+    again = build_wheels(tmp_path / "again", python, (str(source),))
+    (ours,) = wheels.glob("flowcoro-0*.whl")
+    (theirs,) = again.glob("flowcoro-0*.whl")
+    contents = [
+        sorted(name for name in zipfile.ZipFile(w).namelist() if not name.endswith("RECORD"))
+        for w in (ours, theirs)
+    ]
+    assert contents[0] == contents[1]
+    assert any(name.endswith("_demo/app.py") for name in contents[0])
+    assert any(name.endswith("_native.pyi") for name in contents[0])
+    assert any(name.endswith("licenses/LICENSE") for name in contents[0])
