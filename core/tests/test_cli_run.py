@@ -137,6 +137,31 @@ def test_a_signal_stops_it_in_order(folder: Path, number: signal.Signals) -> Non
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_another_thread_takes_wakes_the_loop(
+    folder: Path, number: signal.Signals
+) -> None:
+    source = """
+    import signal, threading
+
+    app = App(Says())
+
+    @app.task()
+    async def hands_signals_over() -> None:
+        # The kernel then gives them to the thread, and the loop sleeps without a timer,
+        # as it also does when a signal arrives just before it goes to sleep.
+        threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+        await say_when_running(app)
+    """
+    write(folder, source)
+    with run("shop:app") as process:
+        process.hear("running")
+        process.send(number)
+        process.hear("down")
+        assert process.end() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_script_of_its_own(folder: Path, number: signal.Signals) -> None:
     write(folder, "App(Says()).run()")
     with started("shop.py") as process:

@@ -7,7 +7,7 @@ import logging
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -446,7 +446,8 @@ class App:
         """Ask to stop on SIGTERM and SIGINT.
 
         Handlers of the signal module, since those of the loop do not run while the loop
-        is blocked, and somebody should notice that then.
+        is blocked, and somebody should notice that then. The loop's own come first: they
+        make it wake for a signal that arrives as it goes to sleep, or in another thread.
         """
         if threading.current_thread() is not threading.main_thread():
             yield  # signals are the main thread's; the caller stops the application itself
@@ -458,13 +459,23 @@ class App:
                 self._on_asked_to_stop()
             loop.call_soon_threadsafe(self.request_stop, signal.Signals(number).name)
 
-        before = {number: signal.signal(number, asked) for number in _STOP_SIGNALS}
+        before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
+        for number in _STOP_SIGNALS:
+            with suppress(NotImplementedError):  # Windows, whose loops wake for any signal
+                loop.add_signal_handler(number, _wake)
+            signal.signal(number, asked)
         try:
             yield
         finally:
             for number, handler in before.items():
+                with suppress(NotImplementedError):
+                    loop.remove_signal_handler(number)
                 # None stands for a handler that Python did not install.
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _wake() -> None:
+    """Do nothing: the loop is awake, which is all that was wanted."""
 
 
 async def _answer(check: HealthCheck) -> Health:

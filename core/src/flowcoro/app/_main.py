@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from flowcoro.app._environment import Environment, load_environment
@@ -94,28 +95,33 @@ async def _serve(app: App, environment: Environment, on_started: Callable[[], No
 class _Watchdog:
     """Ends the process when stopping takes longer than all its deadlines together.
 
-    It is started from the signal's handler, so it also sees a loop that was blocked
-    before the signal came.
+    It is told from the signal's handler, so it also sees a loop that was blocked before
+    the signal came. A handler interrupts the main thread anywhere, so it may wait for
+    nothing that thread could hold: not even for the locks within starting a thread.
+    Hence the thread waits from the beginning, and the handler only releases its lock.
     """
 
     def __init__(self, app: App, drain_timeout: float) -> None:
         self._app = app
         self._drain_timeout = drain_timeout
-        self._timer: threading.Timer | None = None
+        self._asked = threading.Lock()
+        self._asked.acquire()
+        self._over = threading.Event()
+        threading.Thread(target=self._watch, name="flowcoro watchdog", daemon=True).start()
 
     def start(self) -> None:
-        if self._timer is None:
-            limit = 2 * self._drain_timeout + 2 * CLOSE_GRACE * (self._app.size + 1)
-            limit = min(limit, threading.TIMEOUT_MAX)
-            self._timer = threading.Timer(limit, self._give_up, (limit,))
-            self._timer.daemon = True
-            self._timer.start()
+        with suppress(RuntimeError):  # asked before
+            self._asked.release()
 
     def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._over.set()
+        self.start()
 
-    def _give_up(self, limit: float) -> None:
+    def _watch(self) -> None:
+        self._asked.acquire()
+        limit = 2 * self._drain_timeout + 2 * CLOSE_GRACE * (self._app.size + 1)
+        if self._over.wait(min(limit, threading.TIMEOUT_MAX)):
+            return
         logger.critical("the event loop is blocked %g s after it was told to stop", limit)
         faulthandler.dump_traceback(all_threads=True)
         _end(1)
