@@ -269,6 +269,32 @@ def flowcoro_components(config):
     assert flowcoro("plugin", "check", "good").exit_code == 0
 
 
+def test_a_section_without_defaults_is_a_finding_of_its_plugin(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = f"""
+{MARKED}
+import msgspec
+from flowcoro.config import ConfigSection
+
+class Shop(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    url: str
+
+@hookimpl
+def flowcoro_config_sections():
+    return [ConfigSection("shop", Shop)]
+"""
+    site.install("flowcoro-bad", {"bad": "bad_plugin"}, {"bad_plugin": source})
+    site.install_good()
+    monkeypatch.setenv("PYTHONPATH", str(site.folder))
+    monkeypatch.setattr("flowcoro.plugins._check.IMPORT_BUDGET", 30.0)
+    result = flowcoro("plugin", "check", "bad")
+    assert result.exit_code == 1
+    assert "flowcoro_config_sections: section [shop]: key 'url' is required" in result.output
+    assert "expected a default" in result.output
+    assert flowcoro("plugin", "check", "good").exit_code == 0
+
+
 def test_hooks_of_features_are_asked_too(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     source = f"""
 {MARKED}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from flowcoro.config import Config
     from flowcoro.plugins import PluginHost, PluginRecord
 
 __all__ = ["collect_all", "command"]
@@ -126,12 +127,10 @@ def collect_all(host: PluginHost) -> dict[str, Any]:
     """
     from flowcoro._describe import describe
     from flowcoro.app import App, ComponentFactory, Context, Dependencies, HealthCheck
-    from flowcoro.app._environment import read_config
     from flowcoro.cli._command import Command
-    from flowcoro.config import ConfigFile
     from flowcoro.loops import LoopFactory
 
-    config = read_config(host, ConfigFile(), environ={})
+    config = _default_config(host)
     components = host.collect("flowcoro_components", ComponentFactory, config=config)
     app = App(plugins=host, config=config)
     context = Context("check", config, host, Dependencies(), app.health, app.request_stop)
@@ -152,6 +151,25 @@ def collect_all(host: PluginHost) -> dict[str, Any]:
         "health check": host.collect("flowcoro_health_checks", HealthCheck, context=context),
         "loop": host.collect("flowcoro_loop_factories", LoopFactory),
     }
+
+
+def _default_config(host: PluginHost) -> Config:
+    """Read an empty configuration; a section that needs more is its plugin's problem."""
+    from flowcoro.config import ConfigSection, load_config
+    from flowcoro.errors import ConfigError
+
+    hook = "flowcoro_config_sections"
+    claims = host.collect(hook, ConfigSection)
+    sections = []
+    for name, section in claims.items():
+        try:
+            load_config([section], environ={})
+        except ConfigError as error:
+            message = f"{error}; expected a default, since a plugin may be installed and unused"
+            host.note(claims.owner(name), hook, message)
+        else:
+            sections.append(section)
+    return load_config(sections, environ={})
 
 
 def _blocked_by_configuration() -> frozenset[str]:
