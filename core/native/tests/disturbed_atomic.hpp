@@ -12,6 +12,7 @@ using std::memory_order;
 using std::memory_order_acquire;
 using std::memory_order_relaxed;
 using std::memory_order_release;
+using std::memory_order_seq_cst;
 
 inline void disturb() noexcept {
     // xorshift, one stream for each thread: seeded by the address of its own state.
@@ -49,6 +50,21 @@ class atomic {
         const bool exchanged = value_.compare_exchange_weak(expected, desired, success, failure);
         disturb();
         return exchanged;
+    }
+
+    bool compare_exchange_strong(T& expected, T desired, memory_order success,
+                                 memory_order failure) noexcept {
+        disturb();
+        const bool exchanged = value_.compare_exchange_strong(expected, desired, success, failure);
+        disturb();
+        return exchanged;
+    }
+
+    T exchange(T value, memory_order order) noexcept {
+        disturb();
+        const T before = value_.exchange(value, order);
+        disturb();
+        return before;
     }
 
   private:

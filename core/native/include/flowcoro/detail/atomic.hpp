@@ -21,6 +21,7 @@ using std::memory_order;
 using std::memory_order_acquire;
 using std::memory_order_relaxed;
 using std::memory_order_release;
+using std::memory_order_seq_cst;
 
 }  // namespace flowcoro::detail
 
