@@ -27,14 +27,25 @@
 // Memory orders
 // -------------
 //   bottom_ store (push)       release   publishes the element and, before it, the array
-//   bottom_ store (pop)        seq_cst   before the load of top_, see above; release as well
-//   bottom_ store (pop, back)  release   a thief that reads it must see the cells below
-//   bottom_ load (thief)       seq_cst   after the load of top_; acquires the element
+//   bottom_ store (pop)        seq_cst   before the load of top_, see above
+//   bottom_ store (pop, back)  relaxed   there is no element below it to be published
+//   bottom_ load (steal)       seq_cst   after the load of top_; acquires the element
 //   top_ load (pop, steal)     seq_cst   see above
-//   top_ load (push)           acquire   the cells below it are free; stale means "grow"
-//   top_ CAS                   seq_cst   decides who has the last element
+//   top_ load (push)           acquire   a thief has read the cells below it before they are
+//                                        written again; stale means "grow"
+//   top_ CAS (pop)             relaxed   decides who has the last element, which is the owner's
+//                                        own; nothing is handed over
+//   top_ CAS (steal)           seq_cst   decides; and an owner's later load of top_ must see it
+//                                        when this thief's next steal misses the owner's store
 //   array_ store / load        release / acquire   the new array's cells were filled before
 //   cell store / load          relaxed   ordered by bottom_; the value counts only after a CAS
+//
+// Each is the weakest that the tests' model checker passes, but for two that it cannot judge.
+// The acquire in push keeps a thief's read of a cell from seeing the owner's later write to it,
+// and the model knows no reads from the future. The load of top_ in steal, were it an acquire,
+// would not put another thief's CAS before this thief's load of bottom_ in the total order of
+// seq_cst operations ([atomics.order], strongly happens before), and the model takes the order
+// in which it runs them.
 //
 // Progress: push (without growth) and pop are wait-free; steal is lock-free (a lost CAS means
 // that another took the element: it is reported, not tried again).
@@ -119,7 +130,7 @@ class WorkStealingDeque {
     // `value` and the deque as they were.
     void push(T&& value) {
         const position bottom = bottom_.load(detail::memory_order_relaxed);
-        const position top = top_.load(detail::memory_order_acquire);
+        const position top = top_.load(detail::memory_order_acquire);  // beyond the model
         Array* array = array_.load(detail::memory_order_relaxed);
         if (static_cast<std::size_t>(bottom - top) >= array->size()) {
             array = grow(*array, top, bottom);
@@ -142,7 +153,7 @@ class WorkStealingDeque {
         bottom_.store(bottom, detail::memory_order_seq_cst);
         position top = top_.load(detail::memory_order_seq_cst);
         if (top > bottom) {
-            bottom_.store(bottom + 1, detail::memory_order_release);
+            bottom_.store(bottom + 1, detail::memory_order_relaxed);
             return std::nullopt;
         }
         const Stored stored = array->get(bottom);
@@ -150,9 +161,9 @@ class WorkStealingDeque {
             return open(stored);
         }
         // The last one: thieves may be after it.
-        const bool won = top_.compare_exchange_strong(top, top + 1, detail::memory_order_seq_cst,
+        const bool won = top_.compare_exchange_strong(top, top + 1, detail::memory_order_relaxed,
                                                       detail::memory_order_relaxed);
-        bottom_.store(bottom + 1, detail::memory_order_release);
+        bottom_.store(bottom + 1, detail::memory_order_relaxed);
         if (!won) {
             return std::nullopt;
         }
@@ -161,7 +172,7 @@ class WorkStealingDeque {
 
     // Any thread. Takes the oldest element.
     [[nodiscard]] Stolen steal() noexcept {
-        position top = top_.load(detail::memory_order_seq_cst);
+        position top = top_.load(detail::memory_order_seq_cst);  // beyond the model
         const position bottom = bottom_.load(detail::memory_order_seq_cst);
         if (top >= bottom) {
             return {Steal::empty, std::nullopt};

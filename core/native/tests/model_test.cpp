@@ -1,0 +1,401 @@
+// Each protocol's small cases in every interleaving, with every value that weak memory allows;
+// and the proof that this finds mistakes: each memory order in turn is weakened by one step, and
+// some case must then fail.
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <memory>
+#include <new>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "check.hpp"
+#include "flowcoro/lockfree/inbox.hpp"
+#include "flowcoro/lockfree/queue.hpp"
+#include "flowcoro/lockfree/ring_buffer.hpp"
+#include "flowcoro/lockfree/work_stealing_deque.hpp"
+
+namespace {
+
+using flowcoro::lockfree::Inbox;
+using flowcoro::lockfree::Queue;
+using flowcoro::lockfree::RingBuffer;
+using flowcoro::lockfree::Steal;
+using flowcoro::lockfree::WorkStealingDeque;
+using flowcoro::model::Engine;
+using flowcoro::model::ensure;
+using flowcoro::model::explore;
+using flowcoro::model::Item;
+using flowcoro::model::Outcome;
+using flowcoro::model::Scenario;
+using flowcoro::model::Site;
+
+// Memory that is freed during a run is kept until its end: the allocator orders the uses of a
+// block by different threads, but the model does not see how.
+struct Kept {
+    std::array<void*, 65'536> blocks{};
+    std::size_t count = 0;
+    bool keeping = false;
+
+    void release() noexcept {
+        while (count != 0) {
+            std::free(blocks[--count]);
+        }
+    }
+};
+
+Kept kept;
+
+// What the threads of a run got, by thread.
+struct Got {
+    std::vector<int> numbers[3];
+
+    void add(std::size_t thread, std::optional<Item> item) {
+        if (item) {
+            numbers[thread].push_back(item->number());
+        }
+    }
+
+    // Whether together they are 1 to `count`, each once.
+    [[nodiscard]] bool all_once(int count) const {
+        std::multiset<int> all;
+        for (const std::vector<int>& some : numbers) {
+            all.insert(some.begin(), some.end());
+        }
+        std::multiset<int> expected;
+        for (int i = 1; i <= count; ++i) {
+            expected.insert(i);
+        }
+        return all == expected;
+    }
+};
+
+template <typename Container>
+void drain(Container& container, Got& got, std::size_t thread) {
+    while (auto item = container.try_pop()) {
+        got.add(thread, std::move(item));
+    }
+}
+
+// Two producers with one element each and a consumer, over one cell or two.
+Scenario queue_hands_over(std::size_t capacity) {
+    return [capacity](Engine& run) {
+        auto queue = std::make_shared<Queue<Item>>(capacity);
+        auto got = std::make_shared<Got>();
+        run.threads.push_back([=] {
+            if (!queue->try_push(Item(1))) {
+                got->numbers[0].push_back(1);
+            }
+        });
+        run.threads.push_back([=] {
+            if (!queue->try_push(Item(2))) {
+                got->numbers[0].push_back(2);
+            }
+            got->add(1, queue->try_pop());
+        });
+        run.after = [=] {
+            drain(*queue, *got, 2);
+            ensure(got->all_once(2), "queue: an element was lost or doubled");
+        };
+    };
+}
+
+// One cell, used lap after lap: the producer of the next lap must wait for the consumer.
+void queue_reuses_a_cell(Engine& run) {
+    auto queue = std::make_shared<Queue<Item>>(1);
+    auto got = std::make_shared<Got>();
+    ensure(queue->try_push(Item(1)), "queue: refused its first element");
+    run.threads.push_back([=] { got->add(1, queue->try_pop()); });
+    run.threads.push_back([=] {
+        if (!queue->try_push(Item(2))) {
+            got->numbers[0].push_back(2);
+        }
+    });
+    run.after = [=] {
+        drain(*queue, *got, 1);
+        ensure(got->all_once(2), "queue: an element was lost or doubled");
+        ensure(got->numbers[1].front() == 1, "queue: out of order");
+    };
+}
+
+void queue_has_two_consumers(Engine& run) {
+    auto queue = std::make_shared<Queue<Item>>(2);
+    auto got = std::make_shared<Got>();
+    ensure(queue->try_push(Item(1)) && queue->try_push(Item(2)), "queue: refused an element");
+    for (std::size_t thread = 0; thread < 2; ++thread) {
+        run.threads.push_back([=] { got->add(thread, queue->try_pop()); });
+    }
+    run.after = [=] {
+        ensure(got->numbers[0].size() == 1 && got->numbers[1].size() == 1,
+               "queue: empty although it was not");
+        ensure(got->all_once(2), "queue: an element was lost or doubled");
+    };
+}
+
+void ring_buffer_hands_over(Engine& run) {
+    auto buffer = std::make_shared<RingBuffer<Item>>(1);
+    auto got = std::make_shared<Got>();
+    run.threads.push_back([=] {
+        for (int number = 1; number <= 3; ++number) {
+            if (!buffer->try_push(Item(number))) {
+                got->numbers[0].push_back(number);
+            }
+        }
+    });
+    run.threads.push_back([=] {
+        for (int i = 0; i < 3; ++i) {
+            got->add(1, buffer->try_pop());
+        }
+    });
+    run.after = [=] {
+        drain(*buffer, *got, 1);
+        ensure(got->all_once(3), "ring buffer: an element was lost or doubled");
+        ensure(std::is_sorted(got->numbers[1].begin(), got->numbers[1].end()),
+               "ring buffer: out of order");
+    };
+}
+
+void ring_buffer_hands_over_batches(Engine& run) {
+    auto buffer = std::make_shared<RingBuffer<Item>>(2);
+    auto got = std::make_shared<Got>();
+    run.threads.push_back([=] {
+        std::vector<Item> items;
+        items.reserve(3);
+        for (int number = 1; number <= 3; ++number) {
+            items.emplace_back(number);
+        }
+        std::size_t sent = buffer->push_many(items.begin(), 3);
+        sent += buffer->push_many(items.begin() + static_cast<std::ptrdiff_t>(sent), 3 - sent);
+        for (; sent < 3; ++sent) {
+            got->numbers[0].push_back(items[sent].number());
+        }
+    });
+    run.threads.push_back([=] {
+        for (int i = 0; i < 2; ++i) {
+            buffer->pop_many(2, [&](Item&& item) noexcept {
+                const Item taken(std::move(item));
+                got->numbers[1].push_back(taken.number());
+            });
+        }
+        ensure(buffer->size_approx() <= 2, "ring buffer: larger than its capacity");
+    });
+    run.after = [=] {
+        drain(*buffer, *got, 1);
+        ensure(got->all_once(3), "ring buffer: an element was lost or doubled");
+        ensure(std::is_sorted(got->numbers[1].begin(), got->numbers[1].end()),
+               "ring buffer: out of order");
+    };
+}
+
+void ring_buffer_is_watched(Engine& run) {
+    auto buffer = std::make_shared<RingBuffer<Item>>(2);
+    run.threads.push_back([=] { ensure(buffer->try_push(Item(1)), "ring buffer: full"); });
+    run.threads.push_back([=] { static_cast<void>(buffer->try_pop()); });
+    run.threads.push_back(
+        [=] { ensure(buffer->size_approx() <= 1, "ring buffer: a size it never had"); });
+}
+
+// Each non-empty batch was announced by exactly one push.
+void inbox_is_emptied_meanwhile(Engine& run) {
+    auto inbox = std::make_shared<Inbox<Item>>();
+    auto got = std::make_shared<Got>();
+    auto told = std::make_shared<int>(0);
+    auto batches = std::make_shared<int>(0);
+    for (int number = 1; number <= 2; ++number) {
+        run.threads.push_back([=] { *told += inbox->emplace(number) ? 1 : 0; });
+    }
+    const auto empty = [=](std::size_t thread) {
+        auto batch = inbox->take_all();
+        *batches += batch.empty() ? 0 : 1;
+        while (auto item = batch.pop()) {
+            got->add(thread, std::move(item));
+        }
+    };
+    run.threads.push_back([=] {
+        empty(1);
+        empty(1);
+    });
+    run.after = [=] {
+        empty(2);
+        ensure(got->all_once(2), "inbox: an element was lost or doubled");
+        ensure(*told == *batches, "inbox: a batch was not announced once");
+    };
+}
+
+// A deque with some elements, what its owner does in turn ('+' push, '-' pop), and how often
+// its thief steals. It keeps elements in nodes of their own.
+Scenario deque_with_a_thief(int before, std::string owner, int steals) {
+    return [=](Engine& run) {
+        auto deque = std::make_shared<WorkStealingDeque<Item>>(1);
+        auto got = std::make_shared<Got>();
+        const int pushed = static_cast<int>(std::count(owner.begin(), owner.end(), '+'));
+        for (int number = 1; number <= before; ++number) {
+            deque->push(Item(number));
+        }
+        run.threads.push_back([=] {
+            int next = before;
+            for (const char step : owner) {
+                if (step == '+') {
+                    deque->push(Item(++next));
+                } else {
+                    got->add(0, deque->pop());
+                }
+            }
+        });
+        run.threads.push_back([=] {
+            for (int i = 0; i < steals; ++i) {
+                got->add(1, std::move(deque->steal().value));
+            }
+        });
+        run.after = [=] {
+            while (auto item = deque->pop()) {
+                got->add(0, std::move(item));
+            }
+            ensure(got->all_once(before + pushed), "deque: an element was lost or doubled");
+            ensure(std::is_sorted(got->numbers[1].begin(), got->numbers[1].end()),
+                   "deque: stolen out of order");
+        };
+    };
+}
+
+struct Model {
+    const char* name;
+    std::vector<Scenario> cases;
+};
+
+const std::vector<Model>& models() {
+    static const std::vector<Model> all = {
+        {"queue",
+         {queue_hands_over(1), queue_hands_over(2), queue_reuses_a_cell, queue_has_two_consumers}},
+        {"ring_buffer",
+         {ring_buffer_hands_over, ring_buffer_hands_over_batches, ring_buffer_is_watched}},
+        {"inbox", {inbox_is_emptied_meanwhile}},
+        {"work_stealing_deque",
+         {deque_with_a_thief(0, "+-", 1), deque_with_a_thief(2, "-", 2),
+          deque_with_a_thief(1, "+", 2), deque_with_a_thief(0, "+-+", 1)}},
+    };
+    return all;
+}
+
+Outcome explored(const Scenario& scenario, std::optional<Site> weakened = std::nullopt) {
+    return explore(
+        [&](Engine& run) {
+            kept.keeping = false;
+            kept.release();
+            Item::forget();
+            scenario(run);
+            kept.keeping = true;
+        },
+        weakened);
+}
+
+TEST(every_interleaving_is_right) {
+    for (const Model& model : models()) {
+        for (std::size_t i = 0; i < model.cases.size(); ++i) {
+            const Outcome outcome = explored(model.cases[i]);
+            std::printf("        %s, case %zu: %zu runs\n", model.name, i + 1, outcome.runs);
+            if (!outcome.failure.empty()) {
+                std::printf("        %s\n", outcome.failure.c_str());
+            }
+            CHECK(outcome.failure.empty());
+            CHECK(outcome.runs > 10);
+        }
+    }
+}
+
+// What the model makes of a weakened order: the failure that it found, or nothing. In a process
+// of its own, since a container that is wrong may well crash.
+std::string failure_when_weakened(const Model& model, const Site& site) {
+    int ends[2];
+    CHECK(pipe(ends) == 0);
+    std::fflush(stdout);
+    const pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        std::string found;
+        for (const Scenario& scenario : model.cases) {
+            if (found.empty()) {
+                found = explored(scenario, site).failure;
+            }
+        }
+        _exit(write(ends[1], found.data(), found.size()) == static_cast<ssize_t>(found.size()) ? 0
+                                                                                               : 1);
+    }
+    close(ends[1]);
+    std::string found;
+    char part[256];
+    for (ssize_t size = 0; (size = read(ends[0], part, sizeof part)) > 0;) {
+        found.append(part, static_cast<std::size_t>(size));
+    }
+    close(ends[0]);
+    int status = 0;
+    CHECK(waitpid(child, &status, 0) == child);
+    return WIFSIGNALED(status) ? "a crash" : found;
+}
+
+// Whether the source says that the model cannot judge an order, for reasons that it gives.
+bool is_beyond(const Model& model, const Site& site) {
+    std::ifstream source(std::string(FLOWCORO_HEADERS "/lockfree/") + model.name + ".hpp");
+    std::string line;
+    for (std::uint32_t number = 0; number < site.line; ++number) {
+        CHECK(std::getline(source, line));
+    }
+    return line.find("// beyond the model") != std::string::npos;
+}
+
+TEST(every_weakened_order_is_found) {
+    bool all_found = true;
+    for (const Model& model : models()) {
+        std::set<Site> sites;
+        for (const Scenario& scenario : model.cases) {
+            for (const auto& [site, uses] : explored(scenario).sites) {
+                sites.insert(site);
+            }
+        }
+        for (const Site& site : sites) {
+            const std::string found = failure_when_weakened(model, site);
+            const bool expected = !is_beyond(model, site);
+            std::printf("        %s.hpp:%u: %s\n", model.name, site.line,
+                        !found.empty() ? found.c_str()
+                        : expected     ? "NOT FOUND"
+                                       : "beyond the model");
+            all_found = all_found && found.empty() != expected;
+        }
+        CHECK(!sites.empty());
+    }
+    CHECK(all_found);
+}
+
+}  // namespace
+
+void* operator new(std::size_t size) {
+    if (void* const block = std::malloc(size == 0 ? 1 : size)) {
+        return block;
+    }
+    throw std::bad_alloc();
+}
+
+void operator delete(void* block) noexcept {
+    if (kept.keeping && kept.count < kept.blocks.size()) {
+        kept.blocks[kept.count++] = block;
+    } else {
+        std::free(block);
+    }
+}
+
+void operator delete(void* block, std::size_t /*size*/) noexcept {
+    operator delete(block);
+}
+
+int main() {
+    return flowcoro::test::run_all();
+}
