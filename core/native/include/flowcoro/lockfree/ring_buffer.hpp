@@ -101,9 +101,9 @@ class RingBuffer {
         const position at = tail_.load(detail::memory_order_relaxed);
         const std::size_t free = room(at, count);
         const std::size_t taken = count < free ? count : free;
-        for (std::size_t i = 0; i < taken; ++i) {
-            std::construct_at(cell(at + i), std::move(first[difference<Iterator>(i)]));
-        }
+        each_cell(at, taken, [&first](T* to, std::size_t i) noexcept {
+            std::construct_at(to, std::move(first[difference<Iterator>(i)]));
+        });
         if (taken != 0) {
             tail_.store(at + taken, detail::memory_order_release);
         }
@@ -116,7 +116,7 @@ class RingBuffer {
         if (filled(at, 1) == 0) {
             return std::nullopt;
         }
-        std::optional<T> value(take(at));
+        std::optional<T> value(take(cell(at)));
         head_.store(at + 1, detail::memory_order_release);
         return value;
     }
@@ -129,9 +129,7 @@ class RingBuffer {
         const position at = head_.load(detail::memory_order_relaxed);
         const std::size_t full = filled(at, count);
         const std::size_t taken = count < full ? count : full;
-        for (std::size_t i = 0; i < taken; ++i) {
-            sink(take(at + i));
-        }
+        each_cell(at, taken, [&sink](T* from, std::size_t /*i*/) noexcept { sink(take(from)); });
         if (taken != 0) {
             head_.store(at + taken, detail::memory_order_release);
         }
@@ -194,6 +192,21 @@ class RingBuffer {
         return std::addressof(cells_[static_cast<std::size_t>(at) & mask_].value);
     }
 
+    // Calls use(T*, i) for the cells at + i, i in [0, count). In two runs, up to the last cell and
+    // from the first on: loops over consecutive cells are what compilers can make wide.
+    template <typename Use>
+    void each_cell(position at, std::size_t count, Use&& use) noexcept {
+        const std::size_t begin = static_cast<std::size_t>(at) & mask_;
+        const std::size_t to_end = mask_ + 1 - begin;
+        const std::size_t ahead = count < to_end ? count : to_end;
+        for (std::size_t i = 0; i < ahead; ++i) {
+            use(std::addressof(cells_[begin + i].value), i);
+        }
+        for (std::size_t i = ahead; i < count; ++i) {
+            use(std::addressof(cells_[i - ahead].value), i);
+        }
+    }
+
     // Free cells from `at` on, at least `wanted` if there are: looks again only when it must.
     std::size_t room(position at, std::size_t wanted) noexcept {
         std::size_t free = capacity_ - static_cast<std::size_t>(at - seen_head_);
@@ -214,8 +227,7 @@ class RingBuffer {
         return full;
     }
 
-    T take(position at) noexcept {
-        T* const from = cell(at);
+    static T take(T* from) noexcept {
         T value(std::move(*from));
         std::destroy_at(from);
         return value;
