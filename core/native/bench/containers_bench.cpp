@@ -22,10 +22,13 @@
 
 #include "flowcoro/lockfree/queue.hpp"
 #include "flowcoro/lockfree/ring_buffer.hpp"
+#include "flowcoro/lockfree/stack.hpp"
+#include "flowcoro/lockfree/unbounded_queue.hpp"
 
 #if defined(FLOWCORO_WITH_BOOST)
 #    include <boost/lockfree/queue.hpp>
 #    include <boost/lockfree/spsc_queue.hpp>
+#    include <boost/lockfree/stack.hpp>
 #endif
 #if defined(FLOWCORO_WITH_MOODYCAMEL)
 #    include <concurrentqueue/concurrentqueue.h>
@@ -41,6 +44,21 @@ constexpr std::size_t repetitions = 9;
 using Value = std::uint64_t;
 using flowcoro::lockfree::Queue;
 using flowcoro::lockfree::RingBuffer;
+
+// Both take what they get.
+template <typename Container>
+class Unbounded : public Container {
+  public:
+    explicit Unbounded(std::size_t /*limit*/) {}
+
+    bool try_push(Value value) {
+        Container::push(std::move(value));
+        return true;
+    }
+};
+
+using UnboundedQueue = Unbounded<flowcoro::lockfree::UnboundedQueue<Value>>;
+using Stack = Unbounded<flowcoro::lockfree::Stack<Value>>;
 
 class MutexQueue {
   public:
@@ -85,6 +103,30 @@ class BoostQueue : boost::lockfree::queue<Value> {
     }
 };
 
+class BoostUnboundedQueue : boost::lockfree::queue<Value> {
+  public:
+    explicit BoostUnboundedQueue(std::size_t limit) : queue(limit) {}
+
+    bool try_push(Value value) { return push(value); }
+
+    std::optional<Value> try_pop() {
+        Value value;
+        return pop(value) ? std::optional(value) : std::nullopt;
+    }
+};
+
+class BoostStack : boost::lockfree::stack<Value> {
+  public:
+    explicit BoostStack(std::size_t limit) : stack(limit) {}
+
+    bool try_push(Value value) { return push(value); }
+
+    std::optional<Value> try_pop() {
+        Value value;
+        return pop(value) ? std::optional(value) : std::nullopt;
+    }
+};
+
 class BoostSpsc : boost::lockfree::spsc_queue<Value> {
   public:
     explicit BoostSpsc(std::size_t limit) : spsc_queue(limit) {}
@@ -103,6 +145,18 @@ class BoostSpsc : boost::lockfree::spsc_queue<Value> {
 #endif
 
 #if defined(FLOWCORO_WITH_MOODYCAMEL)
+class MoodycamelUnbounded : moodycamel::ConcurrentQueue<Value> {
+  public:
+    explicit MoodycamelUnbounded(std::size_t limit) : ConcurrentQueue(limit) {}
+
+    bool try_push(Value value) { return enqueue(value); }
+
+    std::optional<Value> try_pop() {
+        Value value;
+        return try_dequeue(value) ? std::optional(value) : std::nullopt;
+    }
+};
+
 // Unbounded; try_enqueue does not allocate beyond what it was made with.
 class Moodycamel : moodycamel::ConcurrentQueue<Value> {
   public:
@@ -253,7 +307,7 @@ double between() {
 }
 
 // Prints a row for each contender; ours is the first.
-void compare(const char* what, const std::vector<Contender>& contenders) {
+void compare(const std::string& what, const std::vector<Contender>& contenders) {
     std::vector<std::array<double, repetitions>> figures(contenders.size());
     for (std::size_t i = 0; i < repetitions; ++i) {
         for (std::size_t c = 0; c < contenders.size(); ++c) {
@@ -264,7 +318,7 @@ void compare(const char* what, const std::vector<Contender>& contenders) {
         std::sort(of.begin(), of.end());
     }
     const double ours = figures[0][repetitions / 2];
-    std::printf("%s\n", what);
+    std::printf("%s\n", what.c_str());
     for (std::size_t c = 0; c < contenders.size(); ++c) {
         const double median = figures[c][repetitions / 2];
         std::printf("  %-28s %8.2f [%.2f-%.2f]  x %.2f\n", contenders[c].name, median,
@@ -272,25 +326,43 @@ void compare(const char* what, const std::vector<Contender>& contenders) {
     }
 }
 
+template <typename AnyQueue, std::uint64_t threads>
+Contender contender(const char* name) {
+    if constexpr (threads == 0) {
+        return Contender{name, run_alone<AnyQueue>};
+    } else {
+        return Contender{name, between<AnyQueue, threads>};
+    }
+}
+
 template <std::uint64_t threads>
-void compare_queues(const char* what) {
-    const auto contender = []<typename AnyQueue>(const char* name) {
-        if constexpr (threads == 0) {
-            return Contender{name, run_alone<AnyQueue>};
-        } else {
-            return Contender{name, between<AnyQueue, threads>};
-        }
-    };
-    compare(what, {
-                      contender.template operator()<Queue<Value>>("Queue"),
-                      contender.template operator()<MutexQueue>("mutex and std::deque"),
+void compare_queues(const std::string& how) {
+    compare("queue, " + how, {
+                                 contender<Queue<Value>, threads>("Queue"),
+                                 contender<MutexQueue, threads>("mutex and std::deque"),
 #if defined(FLOWCORO_WITH_BOOST)
-                      contender.template operator()<BoostQueue>("boost::lockfree::queue"),
+                                 contender<BoostQueue, threads>("boost::lockfree::queue"),
 #endif
 #if defined(FLOWCORO_WITH_MOODYCAMEL)
-                      contender.template operator()<Moodycamel>("moodycamel::ConcurrentQueue"),
+                                 contender<Moodycamel, threads>("moodycamel::ConcurrentQueue"),
 #endif
-                  });
+                             });
+    compare("unbounded queue, " + how,
+            {
+                contender<UnboundedQueue, threads>("UnboundedQueue"),
+#if defined(FLOWCORO_WITH_BOOST)
+                contender<BoostUnboundedQueue, threads>("boost::lockfree::queue"),
+#endif
+#if defined(FLOWCORO_WITH_MOODYCAMEL)
+                contender<MoodycamelUnbounded, threads>("moodycamel::ConcurrentQueue"),
+#endif
+            });
+    compare("stack, " + how, {
+                                 contender<Stack, threads>("Stack"),
+#if defined(FLOWCORO_WITH_BOOST)
+                                 contender<BoostStack, threads>("boost::lockfree::stack"),
+#endif
+                             });
 }
 
 }  // namespace
@@ -302,9 +374,9 @@ int main() {
     std::printf("capacity %zu, %llu elements, %u hardware threads; millions of elements/s\n",
                 capacity, static_cast<unsigned long long>(elements),
                 std::thread::hardware_concurrency());
-    compare_queues<0>("queue, 1 thread, push and pop in turn");
-    compare_queues<1>("queue, 1 producer, 1 consumer");
-    compare_queues<2>("queue, 2 producers, 2 consumers");
+    compare_queues<0>("1 thread, push and pop in turn");
+    compare_queues<1>("1 producer, 1 consumer");
+    compare_queues<2>("2 producers, 2 consumers");
     compare("ring buffer, one by one", {
                                            {"RingBuffer", between<Ring, 1>},
 #if defined(FLOWCORO_WITH_BOOST)

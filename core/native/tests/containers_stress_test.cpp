@@ -1,4 +1,4 @@
-// RingBuffer, Inbox and WorkStealingDeque between threads: each element arrives once, and in
+// All containers but Queue between threads: each element arrives once, and in
 // the order that its container promises.
 //
 // A thread that gets "full", "empty" or "lost" yields and tries again; nothing here depends on
@@ -17,6 +17,8 @@
 #include "check.hpp"
 #include "flowcoro/lockfree/inbox.hpp"
 #include "flowcoro/lockfree/ring_buffer.hpp"
+#include "flowcoro/lockfree/stack.hpp"
+#include "flowcoro/lockfree/unbounded_queue.hpp"
 #include "flowcoro/lockfree/work_stealing_deque.hpp"
 #include "threads.hpp"
 
@@ -24,7 +26,9 @@ namespace {
 
 using flowcoro::lockfree::Inbox;
 using flowcoro::lockfree::RingBuffer;
+using flowcoro::lockfree::Stack;
 using flowcoro::lockfree::Steal;
+using flowcoro::lockfree::UnboundedQueue;
 using flowcoro::lockfree::WorkStealingDeque;
 using flowcoro::test::StartLine;
 using flowcoro::test::Threads;
@@ -203,6 +207,71 @@ TEST(a_deque_whose_last_element_is_contended) {
 
 TEST(a_deque_that_grows_under_its_thieves) {
     deque_stress(2, 1000);
+}
+
+// Two threads push and two pop, and each that pushes pops now and then.
+template <typename Container>
+std::vector<std::vector<std::uint32_t>> push_and_pop(Container& container) {
+    constexpr std::uint32_t pairs = 2;
+    StartLine start(2 * pairs);
+    std::vector<std::vector<std::uint32_t>> seen(2 * pairs);
+    std::atomic<std::uint32_t> left{elements};
+    const auto pop_into = [&](std::vector<std::uint32_t>& mine) {
+        if (const auto value = container.try_pop()) {
+            mine.push_back(**value);
+            --left;
+            return true;
+        }
+        return false;
+    };
+    {
+        Threads threads;
+        for (std::uint32_t pair = 0; pair < pairs; ++pair) {
+            threads.start([&, pair] {
+                start.wait();
+                for (std::uint32_t number = pair; number < elements; number += pairs) {
+                    container.push(boxed(number));
+                    if (number % 3 == 0) {
+                        pop_into(seen[pair]);
+                    }
+                }
+            });
+            threads.start([&, pair] {
+                start.wait();
+                while (left != 0) {
+                    if (!pop_into(seen[pairs + pair])) {
+                        std::this_thread::yield();
+                    }
+                }
+            });
+        }
+    }
+    std::vector<std::uint32_t> all;
+    for (const std::vector<std::uint32_t>& mine : seen) {
+        all.insert(all.end(), mine.begin(), mine.end());
+    }
+    std::sort(all.begin(), all.end());
+    std::vector<std::uint32_t> expected(elements);
+    std::iota(expected.begin(), expected.end(), 0U);
+    CHECK(all == expected);
+    CHECK(container.empty_approx());
+    return seen;
+}
+
+TEST(a_stack_of_many_threads) {
+    Stack<Boxed> stack;
+    push_and_pop(stack);
+}
+
+TEST(an_unbounded_queue_of_many_threads) {
+    UnboundedQueue<Boxed, 32> queue;
+    for (const std::vector<std::uint32_t>& mine : push_and_pop(queue)) {
+        std::vector<std::uint32_t> last(2, 0);
+        for (const std::uint32_t number : mine) {  // those of one producer are in their order
+            CHECK(number >= last[number % 2]);
+            last[number % 2] = number;
+        }
+    }
 }
 
 }  // namespace

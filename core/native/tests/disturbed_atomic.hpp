@@ -9,6 +9,7 @@
 namespace flowcoro::detail {
 
 using std::memory_order;
+using std::memory_order_acq_rel;
 using std::memory_order_acquire;
 using std::memory_order_relaxed;
 using std::memory_order_release;
@@ -65,6 +66,40 @@ class atomic {
         const T before = value_.exchange(value, order);
         disturb();
         return before;
+    }
+
+    T fetch_add(T value, memory_order order) noexcept {
+        disturb();
+        const T before = value_.fetch_add(value, order);
+        disturb();
+        return before;
+    }
+
+    T fetch_sub(T value, memory_order order) noexcept {
+        disturb();
+        const T before = value_.fetch_sub(value, order);
+        disturb();
+        return before;
+    }
+
+    T fetch_and(T value, memory_order order) noexcept {
+        disturb();
+        return value_.fetch_and(value, order);
+    }
+
+    void wait(T old, memory_order order) const noexcept {
+        disturb();
+        value_.wait(old, order);
+    }
+
+    void notify_one() noexcept {
+        disturb();
+        value_.notify_one();
+    }
+
+    void notify_all() noexcept {
+        disturb();
+        value_.notify_all();
     }
 
   private:

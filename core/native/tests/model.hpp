@@ -14,6 +14,10 @@
 // older one in modification order, spurious failure of compare_exchange_weak, and fences, which
 // no container uses. A seq_cst load sees the last seq_cst store to its object, or a later one.
 //
+// Of orders that differ only in accesses which do not depend on each other, one is run: sleep
+// sets, as in P. Godefroid, "Partial-Order Methods for the Verification of Concurrent Systems"
+// (LNCS 1032). Two accesses depend on each other when they are to one atomic and one writes.
+//
 // A store may stay unseen by a thread for two loads; then the thread sees the newest. So a loop
 // that only waits for a stale value to pass away ends.
 #pragma once
@@ -30,8 +34,10 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <source_location>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -41,6 +47,7 @@ enum class memory_order : std::uint8_t { relaxed, acquire, release, acq_rel, seq
 inline constexpr memory_order memory_order_relaxed = memory_order::relaxed;
 inline constexpr memory_order memory_order_acquire = memory_order::acquire;
 inline constexpr memory_order memory_order_release = memory_order::release;
+inline constexpr memory_order memory_order_acq_rel = memory_order::acq_rel;
 inline constexpr memory_order memory_order_seq_cst = memory_order::seq_cst;
 
 }  // namespace flowcoro::detail
@@ -86,10 +93,17 @@ struct View {
 
 // A place in the source where an access has an order stronger than relaxed.
 struct Site {
-    std::uint32_t line = 0;
+    std::string_view file;
+    std::uint_least32_t line = 0;
     memory_order order = memory_order::relaxed;
 
     auto operator<=>(const Site&) const = default;
+};
+
+// An access to shared memory, as far as others may depend on it.
+struct Access {
+    std::size_t location = ~std::size_t{0};
+    bool writes = false;
 };
 
 class Engine {
@@ -120,6 +134,7 @@ class Engine {
         locations_ = 0;
         last_seq_cst_.clear();
         self_ = 0;
+        redundant_ = false;
         states_.assign(1, State{});
         scenario(*this);
         for (std::size_t i = 0; i < threads.size(); ++i) {
@@ -139,7 +154,7 @@ class Engine {
 
     // One of `count` ways to go on.
     std::size_t choose(std::size_t count) {
-        if (count == 1) {
+        if (count == 1 || redundant_) {
             return 0;
         }
         if (taken_ == path_.size()) {
@@ -149,24 +164,53 @@ class Engine {
     }
 
     // Lets another thread go first, perhaps: called before each access to shared memory.
-    void step() {
+    void step(const Access& access) {
         if (++steps_ > 20'000) {
             std::printf("model: a run does not end\n");
             std::abort();
         }
         if (self_ != 0) {
-            pick();
+            states_[self_].next = access;
+            if (states_[self_].started) {
+                pick();
+            } else {
+                states_[self_].started = true;
+                swapcontext(&fibers_[self_ - 1]->context, &main_);
+            }
+            wake_those_who_depend_on(access);
         }
         View::at(view().clocks, self_)++;
     }
 
+    // Blocks the present thread until wake() for this location.
+    void sleep(std::size_t location) {
+        states_[self_].waits_for = location;
+        pick();
+    }
+
+    // Wakes one of those who sleep, or all.
+    void wake(std::size_t location, bool all) {
+        std::vector<State*> sleepers;
+        for (State& state : states_) {
+            if (state.waits_for == location) {
+                sleepers.push_back(&state);
+            }
+        }
+        if (!all && !sleepers.empty()) {
+            sleepers = {sleepers[choose(sleepers.size())]};
+        }
+        for (State* const state : sleepers) {
+            state->waits_for.reset();
+        }
+    }
+
     // The order to use at a place: as written, unless the place was weakened, by one
     // step, on purpose.
-    memory_order order_at(memory_order order, std::uint32_t line) {
+    memory_order order_at(memory_order order, const std::source_location& place) {
         if (order == memory_order::relaxed || self_ == 0) {
             return order;
         }
-        const Site site{line, order};
+        const Site site{place.file_name(), place.line(), order};
         ++sites[site];
         if (weakened != site) {
             return order;
@@ -182,6 +226,16 @@ class Engine {
 
     View& view() { return states_[self_].view; }
 
+    // Whether all that other threads did up to these clocks happened before what comes next.
+    bool knows_of(const std::vector<std::uint32_t>& clocks) {
+        for (std::size_t thread = 0; thread < clocks.size(); ++thread) {
+            if (thread != self_ && View::get(view().clocks, thread) < clocks[thread]) {
+                return false;
+            }
+        }
+        return true;
+    }
+
     std::size_t self() const { return self_; }
 
     std::size_t new_location() { return locations_++; }
@@ -196,7 +250,11 @@ class Engine {
     struct State {
         View view;
         std::vector<std::uint32_t> stale_reads;
+        Access next;  // what it does when it goes on
+        bool started = false;
+        bool asleep = false;  // to let it go on here was tried already, see the top
         bool over = false;
+        std::optional<std::size_t> waits_for;
     };
 
     struct Fiber {
@@ -230,8 +288,15 @@ class Engine {
             fiber.context.uc_link = nullptr;
             makecontext(&fiber.context, &Engine::enter, 0);
         }
-        self_ = runnable()[choose(threads.size())];
-        swapcontext(&main_, &fibers_[self_ - 1]->context);
+        // Each thread to its first access: what comes before concerns nobody else.
+        for (self_ = 1; self_ <= threads.size(); ++self_) {
+            swapcontext(&main_, &fibers_[self_ - 1]->context);
+        }
+        self_ = 0;
+        if (const std::size_t first = next_thread(); first != 0) {
+            self_ = first;
+            swapcontext(&main_, &fibers_[first - 1]->context);
+        }
         self_ = 0;
     }
 
@@ -239,25 +304,60 @@ class Engine {
         Engine& engine = current();
         engine.guarded(engine.threads[engine.self_ - 1]);
         engine.states_[engine.self_].over = true;
-        engine.leave();
-    }
-
-    void leave() {
-        const std::vector<std::size_t> ready = runnable();
-        if (ready.empty()) {
-            setcontext(&main_);
+        const bool started = std::exchange(engine.states_[engine.self_].started, true);
+        const std::size_t next = started ? engine.next_thread() : 0;
+        if (next == 0) {
+            setcontext(&engine.main_);
         }
-        self_ = ready[choose(ready.size())];
-        setcontext(&fibers_[self_ - 1]->context);
+        engine.self_ = next;
+        setcontext(&engine.fibers_[next - 1]->context);
     }
 
     void pick() {
-        std::vector<std::size_t> ready = runnable();
         const std::size_t before = self_;
-        const std::size_t next = ready[choose(ready.size())];
+        const std::size_t next = next_thread();
+        if (next == 0) {
+            setcontext(&main_);  // all wait: the run ends here
+        }
         if (next != before) {
             self_ = next;
             swapcontext(&fibers_[before - 1]->context, &fibers_[next - 1]->context);
+        }
+    }
+
+    // The thread to go on with, by choice; 0 when there is none. Those that come before it in
+    // the choice fall asleep: with them next, everything was or will be tried.
+    std::size_t next_thread() {
+        std::vector<std::size_t> ready = runnable();
+        if (ready.empty()) {
+            for (const State& state : states_) {
+                if (state.waits_for) {
+                    violation("a lost wake-up: all who are left wait");
+                    break;
+                }
+            }
+            return 0;
+        }
+        const std::size_t any = ready.front();
+        std::erase_if(ready, [this](std::size_t thread) { return states_[thread].asleep; });
+        if (ready.empty()) {
+            redundant_ = true;
+        }
+        if (redundant_) {
+            return any;
+        }
+        const std::size_t choice = choose(ready.size());
+        for (std::size_t i = 0; i < choice; ++i) {
+            states_[ready[i]].asleep = true;
+        }
+        return ready[choice];
+    }
+
+    void wake_those_who_depend_on(const Access& access) {
+        for (State& state : states_) {
+            if (state.next.location == access.location && (state.next.writes || access.writes)) {
+                state.asleep = false;
+            }
         }
     }
 
@@ -265,7 +365,7 @@ class Engine {
     [[nodiscard]] std::vector<std::size_t> runnable() const {
         std::vector<std::size_t> ready;
         for (std::size_t i = 1; i < states_.size(); ++i) {
-            if (!states_[i].over) {
+            if (!states_[i].over && !states_[i].waits_for) {
                 ready.push_back(i);
             }
         }
@@ -291,6 +391,7 @@ class Engine {
     std::size_t taken_ = 0;
     std::size_t steps_ = 0;
     bool started_ = false;
+    bool redundant_ = false;
     std::size_t self_ = 0;
     std::size_t locations_ = 0;
     std::vector<State> states_;
@@ -348,24 +449,24 @@ class Item {
     static void forget() { last().clear(); }
 
   private:
-    struct Access {
+    struct Use {
         std::size_t thread;
         std::uint32_t clock;
     };
 
-    static std::map<const void*, Access>& last() {
-        static std::map<const void*, Access> all;
+    static std::map<const void*, Use>& last() {
+        static std::map<const void*, Use> all;
         return all;
     }
 
     void wrote() const noexcept {
         Engine& engine = Engine::current();
-        const Access now{engine.self(), View::get(engine.view().clocks, engine.self())};
+        const Use now{engine.self(), View::get(engine.view().clocks, engine.self())};
         const auto [found, first] = last().try_emplace(this, now);
         if (first) {
             return;
         }
-        const Access before = std::exchange(found->second, now);
+        const Use before = std::exchange(found->second, now);
         if (before.thread != now.thread &&
             View::get(engine.view().clocks, before.thread) < before.clock) {
             engine.violation("a data race: two accesses to one value without an order");

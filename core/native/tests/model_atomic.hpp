@@ -5,51 +5,95 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <source_location>
 #include <utility>
 #include <vector>
 
 #include "model.hpp"
+
+#define FLOWCORO_THREAD_INDEX static_cast<std::uint32_t>(flowcoro::model::Engine::current().self())
 
 namespace flowcoro::detail {
 
 template <typename T>
 class atomic {
     using Engine = model::Engine;
+    using Place = std::source_location;
 
   public:
     static constexpr bool is_always_lock_free = true;
 
     atomic() noexcept : atomic(T{}) {}
 
-    explicit(false) atomic(T value) noexcept : location_(Engine::current().new_location()) {
-        history_.push_back({value, Engine::current().view()});
+    explicit(false) atomic(T value) noexcept : location_(engine().new_location()) {
+        history_.push_back({value, engine().view()});
+        note_clock(made_);
     }
 
     atomic(const atomic&) = delete;
     atomic& operator=(const atomic&) = delete;
 
-    T load(memory_order order, std::uint32_t line = __builtin_LINE()) const noexcept {
-        order = begin(order, line);
+    // What is destroyed must be out of everybody's hands.
+    ~atomic() {
+        if (engine().knows_of(users_)) {
+            users_.clear();
+        } else {
+            engine().violation("an atomic is destroyed although another thread may still use it");
+        }
+        destroyed_ = true;
+        __asm__ __volatile__("" : : "r"(this) : "memory");  // the flag outlives the object
+    }
+
+    T load(memory_order order, Place place = Place::current()) const noexcept {
+        order = use(order, place, false);
         const std::vector<std::size_t> readable = stores_from(oldest_for(order));
         const std::size_t index = readable[engine().choose(readable.size())];
         read(index, order);
         return history_[index].value;
     }
 
-    void store(T value, memory_order order, std::uint32_t line = __builtin_LINE()) noexcept {
-        order = begin(order, line);
+    void store(T value, memory_order order, Place place = Place::current()) noexcept {
+        order = use(order, place);
         append(value, order, nullptr);
     }
 
-    T exchange(T value, memory_order order, std::uint32_t line = __builtin_LINE()) noexcept {
-        order = begin(order, line);
+    T exchange(T value, memory_order order, Place place = Place::current()) noexcept {
+        order = use(order, place);
         return update(value, order);
+    }
+
+    T fetch_add(T value, memory_order order, Place place = Place::current()) noexcept {
+        return modify([=](T before) { return static_cast<T>(before + value); }, order, place);
+    }
+
+    T fetch_sub(T value, memory_order order, Place place = Place::current()) noexcept {
+        return modify([=](T before) { return static_cast<T>(before - value); }, order, place);
+    }
+
+    // As a futex: it sleeps only while the newest value is the old one.
+    void wait(T old, memory_order order, Place place = Place::current()) const noexcept {
+        while (load(order, place) == old) {
+            use(memory_order_relaxed, place);
+            if (history_.back().value == old) {
+                engine().sleep(location_);
+            }
+        }
+    }
+
+    void notify_one(Place place = Place::current()) noexcept {
+        use(memory_order_relaxed, place);
+        engine().wake(location_, false);
+    }
+
+    void notify_all(Place place = Place::current()) noexcept {
+        use(memory_order_relaxed, place);
+        engine().wake(location_, true);
     }
 
     // A failure reads any store with another value that may be read; success reads the newest.
     bool compare_exchange_strong(T& expected, T desired, memory_order success, memory_order failure,
-                                 std::uint32_t line = __builtin_LINE()) noexcept {
-        success = begin(success, line);
+                                 Place place = Place::current()) noexcept {
+        success = use(success, place);
         std::vector<std::size_t> readable = stores_from(oldest_for(failure));
         std::erase_if(readable, [&](std::size_t index) {
             return index + 1 != history_.size() && history_[index].value == expected;
@@ -65,8 +109,8 @@ class atomic {
     }
 
     bool compare_exchange_weak(T& expected, T desired, memory_order success, memory_order failure,
-                               std::uint32_t line = __builtin_LINE()) noexcept {
-        return compare_exchange_strong(expected, desired, success, failure, line);
+                               Place place = Place::current()) noexcept {
+        return compare_exchange_strong(expected, desired, success, failure, place);
     }
 
   private:
@@ -77,9 +121,21 @@ class atomic {
 
     static Engine& engine() noexcept { return Engine::current(); }
 
-    static memory_order begin(memory_order order, std::uint32_t line) noexcept {
-        engine().step();
-        return engine().order_at(order, line);
+    memory_order use(memory_order order, const Place& place, bool writes = true) const noexcept {
+        engine().step({location_, writes});
+        if (destroyed_) {
+            engine().violation("an atomic is used after it was destroyed");
+        }
+        if (!engine().knows_of(made_)) {
+            engine().violation("an atomic is used by a thread that may not see it made");
+        }
+        note_clock(users_);
+        return engine().order_at(order, place);
+    }
+
+    static void note_clock(std::vector<std::uint32_t>& clocks) {
+        const std::size_t self = engine().self();
+        model::View::at(clocks, self) = model::View::get(engine().view().clocks, self);
     }
 
     static bool acquires(memory_order order) noexcept {
@@ -120,6 +176,13 @@ class atomic {
         }
     }
 
+    // Sets the newest value to what `change` makes of it.
+    template <typename Change>
+    T modify(const Change& change, memory_order order, const Place& place) noexcept {
+        order = use(order, place);
+        return update(change(history_.back().value), order);
+    }
+
     T update(T value, memory_order order) noexcept {
         const Store& newest = history_.back();
         const T before = newest.value;
@@ -150,6 +213,9 @@ class atomic {
 
     std::size_t location_;
     std::vector<Store> history_;
+    std::vector<std::uint32_t> made_;           // the clock of the thread that made it
+    mutable std::vector<std::uint32_t> users_;  // by thread: its clock when it last came
+    bool destroyed_ = false;
 };
 
 }  // namespace flowcoro::detail

@@ -18,6 +18,7 @@ template <typename T>
 using atomic = std::atomic<T>;
 
 using std::memory_order;
+using std::memory_order_acq_rel;
 using std::memory_order_acquire;
 using std::memory_order_relaxed;
 using std::memory_order_release;

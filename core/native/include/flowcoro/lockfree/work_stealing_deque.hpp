@@ -50,7 +50,8 @@
 // Progress: push (without growth) and pop are wait-free; steal is lock-free (a lost CAS means
 // that another took the element: it is reported, not tried again).
 //
-// Order: LIFO for the owner, FIFO for thieves. Linearizable.
+// Order: LIFO for the owner, FIFO for thieves. Linearizable, but for a thief's "empty": push is
+// a release store, which other processors may see a little later than its caller returns.
 //
 // Reclamation: arrays that were outgrown may still be read by thieves; the deque keeps them
 // until its destructor. Together they are smaller than the present one. Elements that do not

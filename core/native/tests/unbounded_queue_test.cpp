@@ -1,0 +1,104 @@
+// UnboundedQueue on one thread: order over the edges of segments, and what is destroyed.
+#include "flowcoro/lockfree/unbounded_queue.hpp"
+
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "check.hpp"
+#include "values.hpp"
+
+namespace {
+
+using flowcoro::lockfree::UnboundedQueue;
+using flowcoro::test::OverAligned;
+using flowcoro::test::ThrowingCopy;
+using flowcoro::test::Tracked;
+
+TEST(new_queue_is_empty) {
+    const UnboundedQueue<int> queue;
+    CHECK(queue.empty_approx());
+}
+
+TEST(first_in_first_out_over_many_segments) {
+    UnboundedQueue<int, 4> queue;
+    int in = 0;
+    int out = 0;
+    for (int round = 1; round < 60; ++round) {
+        for (int i = 0; i < round; ++i) {
+            queue.push(in++);
+            CHECK(!queue.empty_approx());
+        }
+        for (int i = 0; i < round - round / 4; ++i) {
+            CHECK(queue.try_pop() == out++);
+        }
+    }
+    while (out < in) {
+        CHECK(queue.try_pop() == out++);
+    }
+    CHECK(queue.try_pop() == std::nullopt);
+    CHECK(queue.empty_approx());
+}
+
+TEST(segments_of_one_cell) {
+    UnboundedQueue<int, 1> queue;
+    for (int i = 0; i < 5; ++i) {
+        queue.push(i);
+    }
+    for (int i = 0; i < 5; ++i) {
+        CHECK(queue.try_pop() == i);
+    }
+    CHECK(queue.try_pop() == std::nullopt);
+    CHECK(queue.empty_approx());
+    queue.push(5);
+    CHECK(!queue.empty_approx());
+    CHECK(queue.try_pop() == 5);
+}
+
+TEST(carries_move_only_values) {
+    UnboundedQueue<std::unique_ptr<std::string>, 2> queue;
+    for (const char* const text : {"one", "two", "three"}) {
+        queue.push(std::make_unique<std::string>(text));
+    }
+    for (const char* const text : {"one", "two", "three"}) {
+        CHECK(**queue.try_pop() == text);
+    }
+}
+
+TEST(throwing_copy_leaves_the_queue_as_it_was) {
+    UnboundedQueue<ThrowingCopy> queue;
+    const ThrowingCopy value;
+    CHECK_THROWS(queue.push(value), std::runtime_error);
+    CHECK(queue.empty_approx());
+    queue.push(ThrowingCopy());
+    CHECK(queue.try_pop().has_value());
+}
+
+TEST(values_are_destroyed_when_popped_and_with_the_queue) {
+    {
+        UnboundedQueue<Tracked, 3> queue;
+        for (int i = 0; i < 8; ++i) {
+            queue.push(Tracked(i));
+        }
+        CHECK(Tracked::live == 8);
+        for (int i = 0; i < 4; ++i) {
+            CHECK(queue.try_pop()->value == i);
+        }
+        CHECK(Tracked::live == 4);
+    }
+    CHECK(Tracked::live == 0);
+}
+
+TEST(respects_alignment) {
+    UnboundedQueue<OverAligned> queue;
+    queue.push(OverAligned{});
+    CHECK(queue.try_pop()->value == 0);
+}
+
+}  // namespace
+
+int main() {
+    return flowcoro::test::run_all();
+}
