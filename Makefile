@@ -89,6 +89,7 @@ native-bench: $(SETUP) ## Measure the native core (release build)
 	cmake -S core/native -B $(NATIVE_BUILD)/plain -G Ninja -DFLOWCORO_BENCH=ON $(QUIETLY)
 	cmake --build $(NATIVE_BUILD)/plain $(QUIETLY)
 	$(NATIVE_BUILD)/plain/bench/containers_bench
+	$(NATIVE_BUILD)/plain/bench/memory_bench
 
 layering: $(SETUP) ## Check who imports whom
 	$(BIN)/pytest -q tests/test_layering.py

@@ -18,6 +18,17 @@
 #    define FLOWCORO_THREAD_SANITIZER 0
 #endif
 
+#if defined(__SANITIZE_ADDRESS__)
+#    define FLOWCORO_ADDRESS_SANITIZER 1
+#elif defined(__has_feature)
+#    if __has_feature(address_sanitizer)
+#        define FLOWCORO_ADDRESS_SANITIZER 1
+#    endif
+#endif
+#if !defined(FLOWCORO_ADDRESS_SANITIZER)
+#    define FLOWCORO_ADDRESS_SANITIZER 0
+#endif
+
 namespace flowcoro::detail {
 
 // Two fields that different threads write should lie this many bytes apart.
