@@ -87,6 +87,11 @@ class atomic {
         return value_.fetch_and(value, order);
     }
 
+    T fetch_or(T value, memory_order order) noexcept {
+        disturb();
+        return value_.fetch_or(value, order);
+    }
+
     void wait(T old, memory_order order) const noexcept {
         disturb();
         value_.wait(old, order);

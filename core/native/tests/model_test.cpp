@@ -26,6 +26,7 @@
 #include "flowcoro/lockfree/stack.hpp"
 #include "flowcoro/lockfree/unbounded_queue.hpp"
 #include "flowcoro/lockfree/work_stealing_deque.hpp"
+#include "flowcoro/scheduler/idle.hpp"
 
 namespace {
 
@@ -43,6 +44,7 @@ using flowcoro::model::Item;
 using flowcoro::model::Outcome;
 using flowcoro::model::Scenario;
 using flowcoro::model::Site;
+using flowcoro::scheduler::Idle;
 
 // Memory that is freed during a run is kept until its end: the allocator orders the uses of a
 // block by different threads, but the model does not see how.
@@ -339,6 +341,108 @@ Scenario unbounded_queue_with(int before, std::vector<std::string> steps) {
         "unbounded queue: an element was lost or doubled", before, std::move(steps));
 }
 
+// Workers that search, park and wake over some pieces of work that others bring. A lost wake-up
+// shows as a run in which all who are left wait.
+struct Workshop {
+    explicit Workshop(std::size_t workers) : idle(workers) {}
+
+    // As a worker does: by a seq_cst store.
+    void bring_as_worker() {
+        local.store(1, flowcoro::detail::memory_order_seq_cst);
+        idle.added_by_worker();
+    }
+
+    // As an outsider does: however.
+    void bring() {
+        global.store(1, flowcoro::detail::memory_order_relaxed);
+        idle.added();
+    }
+
+    [[nodiscard]] bool has_work() const {
+        return local.load(flowcoro::detail::memory_order_seq_cst) != 0 ||
+               global.load(flowcoro::detail::memory_order_relaxed) != 0;
+    }
+
+    bool take() {
+        for (flowcoro::detail::atomic<int>* const place : {&local, &global}) {
+            if (place->load(flowcoro::detail::memory_order_relaxed) != 0 &&
+                place->exchange(0, flowcoro::detail::memory_order_relaxed) != 0) {
+                return true;
+            }
+        }
+        return false;
+    }
+
+    // A worker's search, to the end: it ends with work, or when it is closed.
+    bool find_work(std::size_t worker) {
+        bool searching = idle.try_search();
+        for (;;) {
+            const bool last = idle.closed();
+            const bool found = take();
+            if (found || last) {
+                if (searching && idle.stop_searching() && has_work()) {
+                    idle.wake();
+                }
+                return found;
+            }
+            idle.park(worker, searching, [this] { return has_work(); });
+            searching = true;
+        }
+    }
+
+    Idle idle;
+    flowcoro::detail::atomic<int> local{0};
+    flowcoro::detail::atomic<int> global{0};
+};
+
+// A worker that has nothing, and work that comes.
+Scenario idle_worker_finds(bool from_outside) {
+    return [from_outside](Engine& run) {
+        auto shop = std::make_shared<Workshop>(1);
+        run.threads.push_back([=] { ensure(shop->find_work(0), "idle: woken without work"); });
+        run.threads.push_back([=] { from_outside ? shop->bring() : shop->bring_as_worker(); });
+    };
+}
+
+// Two pieces of work at once: while one worker searches nobody is woken for the second.
+void idle_workers_find_two(Engine& run) {
+    auto shop = std::make_shared<Workshop>(2);
+    for (std::size_t worker = 0; worker < 2; ++worker) {
+        run.threads.push_back([=] { ensure(shop->find_work(worker), "idle: woken without work"); });
+    }
+    run.threads.push_back([=] {
+        shop->bring_as_worker();
+        shop->bring();
+    });
+}
+
+void idle_workers_leave(Engine& run) {
+    auto shop = std::make_shared<Workshop>(2);
+    for (std::size_t worker = 0; worker < 2; ++worker) {
+        run.threads.push_back([=] { static_cast<void>(shop->find_work(worker)); });
+    }
+    run.threads.push_back([=] { shop->idle.close(); });
+}
+
+// What was accepted before the end is found.
+void idle_worker_leaves_nothing(Engine& run) {
+    auto shop = std::make_shared<Workshop>(1);
+    auto refused = std::make_shared<bool>(false);
+    run.threads.push_back([=] {
+        while (shop->find_work(0)) {
+        }
+    });
+    run.threads.push_back([=] {
+        shop->global.store(1, flowcoro::detail::memory_order_relaxed);
+        *refused = shop->idle.added();
+    });
+    run.threads.push_back([=] { shop->idle.close(); });
+    run.after = [=] {
+        ensure(*refused || shop->global.load(flowcoro::detail::memory_order_relaxed) == 0,
+               "idle: accepted work was left");
+    };
+}
+
 struct Model {
     const char* name;
     std::vector<Scenario> cases;
@@ -364,6 +468,9 @@ const std::vector<Model>& models() {
         {"work_stealing_deque",
          {deque_with_a_thief(0, "+-", 1), deque_with_a_thief(2, "-", 2),
           deque_with_a_thief(1, "+", 2), deque_with_a_thief(0, "+-+", 1)}},
+        {"idle",
+         {idle_worker_finds(false), idle_worker_finds(true), idle_workers_find_two,
+          idle_workers_leave, idle_worker_leaves_nothing}},
     };
     return all;
 }

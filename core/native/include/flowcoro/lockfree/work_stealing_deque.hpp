@@ -26,7 +26,8 @@
 //
 // Memory orders
 // -------------
-//   bottom_ store (push)       release   publishes the element and, before it, the array
+//   bottom_ store (push)       release   publishes the element and, before it, the array; seq_cst
+//                                        for who then looks whether somebody sleeps
 //   bottom_ store (pop)        seq_cst   before the load of top_, see above
 //   bottom_ store (pop, back)  relaxed   there is no element below it to be published
 //   bottom_ load (steal)       seq_cst   after the load of top_; acquires the element
@@ -128,8 +129,9 @@ class WorkStealingDeque {
     }
 
     // Owner. Adds `value` at the bottom. Throws std::bad_alloc when it cannot grow, with
-    // `value` and the deque as they were.
-    void push(T&& value) {
+    // `value` and the deque as they were. Who must know that either empty() tells of it or its
+    // own next seq_cst load sees what came before that empty(), publishes by seq_cst.
+    void push(T&& value, detail::memory_order publication = detail::memory_order_release) {
         const position bottom = bottom_.load(detail::memory_order_relaxed);
         const position top = top_.load(detail::memory_order_acquire);  // beyond the model
         Array* array = array_.load(detail::memory_order_relaxed);
@@ -137,14 +139,14 @@ class WorkStealingDeque {
             array = grow(*array, top, bottom);
         }
         array->put(bottom, store(std::move(value)));
-        bottom_.store(bottom + 1, detail::memory_order_release);
+        bottom_.store(bottom + 1, publication);
     }
 
     // Owner. Copies `value`; the copy is made first, so that it may throw.
-    void push(const T& value)
+    void push(const T& value, detail::memory_order publication = detail::memory_order_release)
         requires std::is_copy_constructible_v<T>
     {
-        push(T(value));
+        push(T(value), publication);
     }
 
     // Owner. Takes the newest element; std::nullopt when empty.
@@ -184,6 +186,12 @@ class WorkStealingDeque {
             return {Steal::lost, std::nullopt};
         }
         return {Steal::taken, open(stored)};
+    }
+
+    // Any thread. Whether it was empty at the load of bottom_, or soon after.
+    [[nodiscard]] bool empty() const noexcept {
+        const position bottom = bottom_.load(detail::memory_order_seq_cst);
+        return top_.load(detail::memory_order_relaxed) >= bottom;
     }
 
     // Exact for the owner while no thief is at work; otherwise a value it had about now.
