@@ -9,10 +9,11 @@
 #include <new>
 #include <optional>
 #include <utility>
-#include <vector>
 
+#include "arguments.hpp"
 #include "bindings.hpp"
 #include "flowcoro/lockfree/queue.hpp"
+#include "references.hpp"
 
 namespace flowcoro::bindings {
 
@@ -22,40 +23,6 @@ using ObjectQueue = lockfree::Queue<nb::object>;
 
 // 2^31 cells take 32 GiB: more is a mistake, and cheaper to refuse than to try.
 constexpr std::int64_t max_capacity = std::int64_t{1} << 31;
-
-[[noreturn]] void raise_wrong_type(const char* expected, nb::handle got) {
-    PyErr_Format(PyExc_TypeError, "%s, not '%.200s'", expected, Py_TYPE(got.ptr())->tp_name);
-    nb::raise_python_error();
-}
-
-// Drops a reference with bounded recursion.
-//
-// A queue that holds a queue that holds a queue ... would otherwise be destroyed by as many
-// nested calls, and a long chain would overflow the stack (the interpreter's own containers
-// guard against it likewise). Deeper than max_nesting, elements wait for the outermost call.
-void release(nb::object&& element) noexcept {
-    constexpr unsigned max_nesting = 50;
-    thread_local unsigned nesting = 0;
-    thread_local std::vector<nb::object> deferred;
-    if (nesting == max_nesting) {
-        try {
-            deferred.push_back(std::move(element));
-            return;
-        } catch (const std::bad_alloc&) {
-            // Then the deep recursion is the lesser evil.
-            element.reset();
-            return;
-        }
-    }
-    ++nesting;
-    element.reset();
-    while (nesting == 1 && !deferred.empty()) {
-        nb::object next = std::move(deferred.back());
-        deferred.pop_back();
-        next.reset();
-    }
-    --nesting;
-}
 
 class PyQueue {
   public:
@@ -155,27 +122,6 @@ class PyQueue {
     ObjectQueue queue_;
 };
 
-std::size_t capacity_from(nb::handle value) {
-    if (!PyIndex_Check(value.ptr())) {
-        raise_wrong_type("capacity must be an integer", value);
-    }
-    const nb::object integer = nb::steal(PyNumber_Index(value.ptr()));
-    if (!integer.is_valid()) {
-        nb::raise_python_error();
-    }
-    int overflow = 0;
-    const long long capacity = PyLong_AsLongLongAndOverflow(integer.ptr(), &overflow);
-    if (overflow > 0 || capacity > max_capacity) {
-        PyErr_Format(PyExc_OverflowError, "capacity must be at most %lld",
-                     static_cast<long long>(max_capacity));
-        nb::raise_python_error();
-    }
-    if (overflow < 0 || capacity < 1) {
-        throw nb::value_error("capacity must be at least 1");
-    }
-    return static_cast<std::size_t>(capacity);
-}
-
 int queue_traverse(PyObject* self, visitproc visit, void* arg) {
     Py_VISIT(Py_TYPE(self));
     // The collector may come between __new__ and __init__.
@@ -219,7 +165,9 @@ Raises:
     MemoryError: There is no memory for so many.)")
         .def(
             "__init__",
-            [](PyQueue* self, nb::handle capacity) { new (self) PyQueue(capacity_from(capacity)); },
+            [](PyQueue* self, nb::handle capacity) {
+                new (self) PyQueue(count_from(capacity, "capacity", max_capacity));
+            },
             nb::arg("capacity").none(), nb::sig("def __init__(self, capacity: int) -> None"))
         .def("try_put", &PyQueue::try_put, nb::arg("item").none(),
              nb::sig("def try_put(self, item: _T) -> bool"),
