@@ -5,6 +5,11 @@
 // here is claimed to be safe without it yet.
 NB_MODULE(_native, module) {
     module.doc() = "The native core. Private: import the public names from `flowcoro.lockfree`.";
+#if defined(NDEBUG)
+    // What a daemon thread or another module still holds at exit is no fault of this one.
+    nanobind::set_leak_warnings(false);
+#endif
     flowcoro::bindings::bind_build_info(module);
     flowcoro::bindings::bind_lockfree(module);
+    flowcoro::bindings::bind_memory(module);
 }
