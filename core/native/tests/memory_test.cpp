@@ -123,6 +123,28 @@ TEST(a_million_cycles_do_not_grow) {
     CHECK(pool.stats().live == 0);
 }
 
+// The larger the blocks, the fewer of them are got and kept at a time.
+TEST(large_blocks_do_not_come_by_the_batch) {
+    constexpr std::size_t size = 1024 * 1024;
+    BlockPool pool(size);
+    std::array<void*, 5> blocks{};
+    for (int round = 0; round < 3; ++round) {
+        for (void*& block : blocks) {
+            block = pool.allocate();
+            std::memset(block, round, size);
+        }
+        for (void* const block : blocks) {
+            pool.deallocate(block);
+        }
+    }
+    CHECK(pool.stats().live == 0);
+    CHECK(pool.stats().peak == blocks.size());
+    CHECK(pool.stats().reserved_bytes < (blocks.size() + 1) * size);
+    BlockPool middling(64 * 1024);
+    middling.deallocate(middling.allocate());
+    CHECK(middling.stats().reserved_bytes <= 256 * 1024);
+}
+
 // What one thread allocates another releases, all the time: neither cache swallows the memory.
 TEST(blocks_that_wander_between_threads_do_not_grow) {
     BlockPool pool(64);

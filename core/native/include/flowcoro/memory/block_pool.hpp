@@ -1,20 +1,26 @@
 // BlockPool: blocks of one size, for many threads. What the other pools are made of.
 //
-// Reference: the caches are J. Bonwick and J. Adams, "Magazines and Vmem: Extending the Slab
-// Allocator to Many CPUs and Arbitrary Resources" (USENIX 2001), with linked lists for
-// magazines: a batch is a list of `batch_size` released blocks.
+// Reference: J. Bonwick and J. Adams, "Magazines and Vmem: Extending the Slab Allocator to Many
+// CPUs and Arbitrary Resources" (USENIX 2001). A magazine is an array of pointers to released
+// blocks, a batch is a full one. The blocks themselves are not written to, so that handing out
+// a block depends on no load from it, and cold blocks stay cold.
 //
 // Protocol
 // --------
-//   cache.loaded    released blocks, at most a batch. The cache's thread's alone.
-//   cache.spare     a full batch, or none. Likewise.
-//   cache counters  written by the cache's thread alone, read by any.
-//   shared_         full batches that any thread may take: a lock-free Stack.
+//   cache.loaded    the magazine at hand. The cache's thread's alone.
+//   cache.spare     a magazine that is full or empty. Likewise.
+//   cache.stranded  a list of released blocks for which there was no memory for a magazine.
+//   cache.state     how many blocks are in `loaded` (the low byte) and how many were allocated
+//                   (the rest): one word, so that an allocation writes one. Written by the
+//                   cache's thread alone, read by any, as are the cache's other counters.
+//   shared_         full magazines that any thread may take: a lock-free Stack.
 //   overflow_       a cache, under a mutex, for threads without an index (thread_index.hpp).
 //   slabs_          the memory that blocks were carved from; freed by the destructor only.
+//   out_            blocks that are not in shared_: live, or in a cache. What is live is not
+//                   counted, it is what is out and in no cache.
 //
 // A thread allocates from `loaded`, then from `spare`, then takes a batch from `shared_`, then
-// carves a new slab; it releases in the opposite direction. So of 2 * batch_size calls at most one
+// carves a new slab; it releases in the opposite direction. So of two batches' calls at most one
 // touches what other threads touch, whatever the pattern of calls. A block may be released by
 // another thread than the one that allocated it.
 //
@@ -23,16 +29,19 @@
 // user's own hands.
 //
 // Progress: allocate and deallocate are lock-free but for the system allocator: a new slab, the
-// Stack's node once in a batch, and the mutex of threads beyond max_thread_index.
+// magazine and the Stack's node once in a batch, and the mutex of threads beyond
+// max_thread_index.
 //
 // Reclamation: memory that the pool has got it keeps until it is destroyed; what is carved
-// never exceeds the peak of use by more than 2 batches for each thread and a slab.
+// never exceeds the peak of use by more than 2 batches for each thread and a slab. A batch is
+// of 64 blocks, of fewer where they would be more than 256 KiB, and of one above 128 KiB.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <mutex>
 #include <new>
 #include <optional>
@@ -58,7 +67,7 @@ struct PoolStats {
 
 class BlockPool {
   public:
-    static constexpr std::size_t batch_size = 64;
+    static constexpr std::size_t batch_size = 64;  // of small blocks
 
     // Blocks of `size` bytes, aligned to `alignment`, a power of two. Throws std::invalid_argument
     // for a size of 0 or another alignment, std::length_error for sizes that cannot be.
@@ -66,7 +75,9 @@ class BlockPool {
         : size_(checked(size, alignment)),
           alignment_(std::max(alignment, alignof(Link))),
           stride_(round_up(size_ + detail::Poison::guard_size, alignment_)),
-          slab_batches_(std::max<std::size_t>(1, slab_bytes / (stride_ * batch_size))) {}
+          batch_(static_cast<std::uint32_t>(
+              std::clamp<std::size_t>(batch_bytes / stride_, 1, batch_size))),
+          slab_batches_(std::max<std::size_t>(1, slab_bytes / (stride_ * batch_))) {}
 
     BlockPool(const BlockPool&) = delete;
     BlockPool& operator=(const BlockPool&) = delete;
@@ -85,8 +96,7 @@ class BlockPool {
         if (cache != nullptr) [[likely]] {
             return allocate_from(*cache);
         }
-        const std::scoped_lock lock(overflow_mutex_);
-        return allocate_from(overflow_);
+        return allocate_from_overflow();
     }
 
     // Gives back a block of this pool. Any thread.
@@ -94,24 +104,26 @@ class BlockPool {
         Cache* const cache = caches_.mine();
         if (cache != nullptr) [[likely]] {
             release_to(*cache, block);
-            return;
+        } else {
+            release_to_overflow(block);
         }
-        const std::scoped_lock lock(overflow_mutex_);
-        release_to(overflow_, block);
     }
 
     [[nodiscard]] PoolStats stats() const noexcept {
         std::uint64_t allocated = 0;
-        std::uint64_t released = 0;
+        std::uint64_t cached = 0;
         PoolStats stats;
         const auto add = [&](const Cache& cache) {
-            released += cache.released.load(detail::memory_order_relaxed);
-            allocated += cache.allocated.load(detail::memory_order_relaxed);
+            const std::uint64_t state = cache.state.load(detail::memory_order_relaxed);
+            allocated += state >> count_bits;
+            cached += (state & count_mask) + cache.in_spare.load(detail::memory_order_relaxed) +
+                      cache.in_stranded.load(detail::memory_order_relaxed);
             stats.misses += cache.misses.load(detail::memory_order_relaxed);
         };
         caches_.for_each(add);
         add(overflow_);
-        stats.live = allocated > released ? allocated - released : 0;
+        const std::uint64_t out = out_.load(detail::memory_order_relaxed);
+        stats.live = out > cached ? out - cached : 0;
         stats.peak = peak_.load(detail::memory_order_relaxed);
         stats.hits = allocated > stats.misses ? allocated - stats.misses : 0;
         stats.reserved_bytes = reserved_.load(detail::memory_order_relaxed);
@@ -123,14 +135,13 @@ class BlockPool {
   private:
     using Counter = detail::atomic<std::uint64_t>;
 
-    // A released block begins with this.
-    struct Link {
-        Link* next;
+    struct Magazine {
+        void* blocks[batch_size];
     };
 
-    struct Batch {
-        Link* first = nullptr;
-        std::size_t count = 0;
+    // A stranded block begins with this.
+    struct Link {
+        Link* next;
     };
 
     struct Slab {
@@ -139,14 +150,28 @@ class BlockPool {
     };
 
     struct Cache {
-        Batch loaded;
-        Batch spare;
-        Counter allocated{0};
-        Counter released{0};
+        Counter state{0};
+        std::unique_ptr<Magazine> loaded;
+        std::uint32_t room = 0;  // of `loaded`; 0 as long as there is none
+        std::unique_ptr<Magazine> spare;
+        Counter in_spare{0};  // all or nothing
+        Link* stranded = nullptr;
+        Counter in_stranded{0};
         Counter misses{0};
+
+        void set_loaded(std::uint64_t count) noexcept {
+            const std::uint64_t before = state.load(detail::memory_order_relaxed);
+            state.store((before & ~count_mask) | count, detail::memory_order_relaxed);
+        }
     };
 
+    static constexpr unsigned count_bits = 8;
+    static constexpr std::uint64_t count_mask = (std::uint64_t{1} << count_bits) - 1;
+    static constexpr std::uint64_t one_allocation = std::uint64_t{1} << count_bits;
+    static_assert(batch_size <= count_mask);
+
     static constexpr std::size_t slab_bytes = 64 * 1024;
+    static constexpr std::size_t batch_bytes = 256 * 1024;
 
     static std::size_t checked(std::size_t size, std::size_t alignment) {
         if (size == 0) {
@@ -167,74 +192,139 @@ class BlockPool {
     }
 
     // Only the owner of a cache counts in it, so no read-modify-write is needed.
-    static void count(Counter& counter) noexcept {
-        counter.store(counter.load(detail::memory_order_relaxed) + 1, detail::memory_order_relaxed);
+    static void add(Counter& counter, std::uint64_t more) noexcept {
+        counter.store(counter.load(detail::memory_order_relaxed) + more,
+                      detail::memory_order_relaxed);
     }
 
     void* allocate_from(Cache& cache) {
-        if (cache.loaded.first == nullptr) [[unlikely]] {
+        std::uint64_t state = cache.state.load(detail::memory_order_relaxed);
+        if ((state & count_mask) == 0) [[unlikely]] {
             refill(cache);
+            state = cache.state.load(detail::memory_order_relaxed);
         }
-        Link* const block = cache.loaded.first;
-        cache.loaded.first = block->next;
-        --cache.loaded.count;
-        count(cache.allocated);
+        void* const block = cache.loaded->blocks[(state & count_mask) - 1];
+        cache.state.store(state + one_allocation - 1, detail::memory_order_relaxed);
         detail::Poison::on_allocate(block, size_, sizeof(Link));
         return block;
     }
 
     void release_to(Cache& cache, void* block) noexcept {
-        if (cache.loaded.count >= batch_size) [[unlikely]] {
-            flush(cache);
-        }
         detail::Poison::on_release(block, size_, sizeof(Link));
-        cache.loaded.first = ::new (block) Link{cache.loaded.first};
-        ++cache.loaded.count;
-        count(cache.released);
+        std::uint64_t state = cache.state.load(detail::memory_order_relaxed);
+        if ((state & count_mask) == cache.room) [[unlikely]] {
+            if (!make_room(cache)) {
+                strand(cache, block);
+                return;
+            }
+            state = cache.state.load(detail::memory_order_relaxed);
+        }
+        cache.loaded->blocks[state & count_mask] = block;
+        cache.state.store(state + 1, detail::memory_order_relaxed);
     }
 
+    void* allocate_from_overflow() {
+        const std::scoped_lock lock(overflow_mutex_);
+        return allocate_from(overflow_);
+    }
+
+    void release_to_overflow(void* block) noexcept {
+        const std::scoped_lock lock(overflow_mutex_);
+        release_to(overflow_, block);
+    }
+
+    // Fills `loaded`, in which there is nothing.
     void refill(Cache& cache) {
-        if (cache.spare.first != nullptr) {
-            cache.loaded = std::exchange(cache.spare, Batch{});
+        if (cache.in_spare.load(detail::memory_order_relaxed) != 0) {
+            std::swap(cache.loaded, cache.spare);
+            cache.in_spare.store(0, detail::memory_order_relaxed);
+            cache.set_loaded(batch_);
             return;
         }
-        count(cache.misses);
-        std::optional<Batch> batch = shared_.try_pop();
-        cache.loaded = batch ? *batch : carve();
-        const std::uint64_t got = cache.loaded.count;
-        const std::uint64_t out = out_.fetch_add(got, detail::memory_order_relaxed) + got;
+        add(cache.misses, 1);
+        if (std::optional<std::unique_ptr<Magazine>> full = shared_.try_pop()) {
+            if (cache.spare == nullptr) {
+                cache.spare = std::move(cache.loaded);
+            }
+            cache.loaded = std::move(*full);
+            cache.room = batch_;
+            cache.set_loaded(batch_);
+            count_out(batch_);
+            return;
+        }
+        if (cache.loaded == nullptr) {
+            cache.loaded = std::make_unique_for_overwrite<Magazine>();
+            cache.room = batch_;
+        }
+        if (cache.stranded != nullptr) {
+            rescue(cache);
+        } else {
+            carve(cache);
+            cache.set_loaded(batch_);
+        }
+    }
+
+    // Makes room in `loaded`; whether there was memory for it.
+    bool make_room(Cache& cache) noexcept {
+        if (cache.loaded == nullptr) {
+            cache.loaded.reset(new (std::nothrow) Magazine);
+            cache.room = cache.loaded != nullptr ? batch_ : 0;
+            return cache.loaded != nullptr;
+        }
+        if (cache.spare == nullptr || cache.in_spare.load(detail::memory_order_relaxed) != 0) {
+            std::unique_ptr<Magazine> empty(new (std::nothrow) Magazine);
+            if (empty == nullptr || !share(cache)) {
+                return false;
+            }
+            cache.spare = std::move(empty);
+        }
+        std::swap(cache.loaded, cache.spare);
+        cache.in_spare.store(batch_, detail::memory_order_relaxed);
+        cache.set_loaded(0);
+        return true;
+    }
+
+    // Hands `spare`, if any, to other threads; whether there was memory for it.
+    bool share(Cache& cache) noexcept {
+        if (cache.spare == nullptr) {
+            return true;
+        }
+        try {
+            shared_.push(std::move(cache.spare));
+        } catch (const std::bad_alloc&) {
+            return false;  // and the spare is where it was
+        }
+        cache.in_spare.store(0, detail::memory_order_relaxed);
+        out_.fetch_sub(batch_, detail::memory_order_relaxed);
+        return true;
+    }
+
+    void strand(Cache& cache, void* block) noexcept {
+        cache.stranded = ::new (block) Link{cache.stranded};
+        add(cache.in_stranded, 1);
+    }
+
+    // Moves stranded blocks to `loaded`, in which there is nothing.
+    void rescue(Cache& cache) noexcept {
+        std::uint64_t count = 0;
+        for (; count < batch_ && cache.stranded != nullptr; ++count) {
+            cache.loaded->blocks[count] = std::exchange(cache.stranded, cache.stranded->next);
+        }
+        add(cache.in_stranded, 0 - count);
+        cache.set_loaded(count);
+    }
+
+    void count_out(std::uint64_t count) noexcept {
+        const std::uint64_t out = out_.fetch_add(count, detail::memory_order_relaxed) + count;
         std::uint64_t peak = peak_.load(detail::memory_order_relaxed);
         while (peak < out && !peak_.compare_exchange_weak(peak, out, detail::memory_order_relaxed,
                                                           detail::memory_order_relaxed)) {
         }
     }
 
-    // Makes room in `loaded`. Without memory for the Stack's node the batch just grows.
-    void flush(Cache& cache) noexcept {
-        if (cache.spare.first != nullptr) {
-            try {
-                shared_.push(cache.spare);
-            } catch (const std::bad_alloc&) {
-                append(cache.spare, std::exchange(cache.loaded, Batch{}));
-                return;
-            }
-            out_.fetch_sub(cache.spare.count, detail::memory_order_relaxed);
-        }
-        cache.spare = std::exchange(cache.loaded, Batch{});
-    }
-
-    static void append(Batch& batch, const Batch& more) noexcept {
-        Link* last = batch.first;
-        while (last->next != nullptr) {
-            last = last->next;
-        }
-        last->next = more.first;
-        batch.count += more.count;
-    }
-
-    // A batch of a new slab; the slab's others are shared.
-    Batch carve() {
-        const std::size_t bytes = stride_ * batch_size * slab_batches_;
+    // Fills `loaded` from a new slab; the slab's other batches are shared.
+    void carve(Cache& cache) {
+        const std::size_t bytes = stride_ * batch_ * slab_batches_;
         void* const memory = ::operator new(bytes, std::align_val_t{alignment_});
         try {
             slabs_.push(Slab{memory, bytes});
@@ -244,36 +334,48 @@ class BlockPool {
         }
         reserved_.fetch_add(bytes, detail::memory_order_relaxed);
         auto* next = static_cast<std::byte*>(memory);
-        Batch batch = carve_batch(next);
+        carve_batch(*cache.loaded, next);
+        count_out(batch_);
         for (std::size_t i = 1; i < slab_batches_; ++i) {
-            const Batch other = carve_batch(next);
             try {
-                shared_.push(other);
+                auto other = std::make_unique_for_overwrite<Magazine>();
+                carve_batch(*other, next);
+                shared_.push(std::move(other));
             } catch (const std::bad_alloc&) {
-                append(batch, other);
+                strand_slab(cache, static_cast<std::byte*>(memory), bytes, i);
+                return;
             }
         }
-        return batch;
     }
 
-    Batch carve_batch(std::byte*& next) const noexcept {
-        Batch batch;
-        for (; batch.count < batch_size; ++batch.count) {
+    // The lowest address is handed out first.
+    void carve_batch(Magazine& magazine, std::byte*& next) const noexcept {
+        for (std::size_t i = batch_; i-- > 0; next += stride_) {
             detail::Poison::on_carve(next, size_, sizeof(Link));
-            batch.first = ::new (next) Link{batch.first};
-            next += stride_;
+            magazine.blocks[i] = next;
         }
-        return batch;
+    }
+
+    // Keeps a slab's batches from `first` on, without memory for their magazines.
+    void strand_slab(Cache& cache, std::byte* memory, std::size_t bytes,
+                     std::size_t first) noexcept {
+        const std::size_t batch_stride = stride_ * batch_;
+        detail::permit(memory + first * batch_stride, bytes - first * batch_stride);
+        for (std::size_t at = first * batch_stride; at < bytes; at += stride_) {
+            detail::Poison::on_carve(memory + at, size_, sizeof(Link));
+            strand(cache, memory + at);
+        }
+        count_out((slab_batches_ - first) * batch_);
     }
 
     const std::size_t size_;
     const std::size_t alignment_;
     const std::size_t stride_;
+    const std::uint32_t batch_;  // blocks of a batch
     const std::size_t slab_batches_;
     detail::PerThread<Cache> caches_;
-    lockfree::Stack<Batch> shared_;
+    lockfree::Stack<std::unique_ptr<Magazine>> shared_;
     lockfree::Stack<Slab> slabs_;
-    // Blocks outside of shared_: live, or in a cache.
     alignas(detail::destructive_interference_size) Counter out_{0};
     Counter peak_{0};
     Counter reserved_{0};
