@@ -229,6 +229,7 @@ class Lease {
     nb::object enter() {
         PyObjectPool& pool = this->pool();
         nb::object object = pool.acquire();
+        nb::object ours = object;  // comes first: another thread may leave at once
         PyObject* none = nullptr;
         if (!object_.compare_exchange_strong(none, object.ptr(), detail::memory_order_acq_rel,
                                              detail::memory_order_relaxed)) {
@@ -236,7 +237,7 @@ class Lease {
             PyErr_SetString(PyExc_RuntimeError, "the lease is in use: one `with` block at a time");
             nb::raise_python_error();
         }
-        object.inc_ref();
+        ours.release();
         return object;
     }
 

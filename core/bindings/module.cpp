@@ -4,7 +4,8 @@
 // Without Py_mod_gil, importing this on a free-threaded interpreter turns the GIL on: nothing
 // here is claimed to be safe without it yet.
 NB_MODULE(_native, module) {
-    module.doc() = "The native core. Private: import the public names from `flowcoro.lockfree`.";
+    module.doc() =
+        "The native core. Private: import the public names from `flowcoro.lockfree` and `.memory`.";
 #if defined(NDEBUG)
     // What a daemon thread or another module still holds at exit is no fault of this one.
     nanobind::set_leak_warnings(false);

@@ -1,5 +1,5 @@
 # Written by core/bindings/check_stubs.py --update: change the bindings instead.
-"""The native core. Private: import the public names from `flowcoro.lockfree`."""
+"""The native core. Private: import the public names from `flowcoro.lockfree` and `.memory`."""
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
