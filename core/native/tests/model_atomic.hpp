@@ -70,6 +70,10 @@ class atomic {
         return modify([=](T before) { return static_cast<T>(before - value); }, order, place);
     }
 
+    T fetch_or(T value, memory_order order, Place place = Place::current()) noexcept {
+        return modify([=](T before) { return static_cast<T>(before | value); }, order, place);
+    }
+
     // As a futex: it sleeps only while the newest value is the old one.
     void wait(T old, memory_order order, Place place = Place::current()) const noexcept {
         while (load(order, place) == old) {

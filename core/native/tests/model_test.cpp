@@ -377,7 +377,7 @@ struct Workshop {
     bool find_work(std::size_t worker) {
         bool searching = idle.try_search();
         for (;;) {
-            const bool last = idle.closed();
+            const bool last = idle.finished();
             const bool found = take();
             if (found || last) {
                 if (searching && idle.stop_searching() && has_work()) {
@@ -404,43 +404,80 @@ Scenario idle_worker_finds(bool from_outside) {
     };
 }
 
-// Two pieces of work at once: while one worker searches nobody is woken for the second.
-void idle_workers_find_two(Engine& run) {
-    auto shop = std::make_shared<Workshop>(2);
-    for (std::size_t worker = 0; worker < 2; ++worker) {
-        run.threads.push_back([=] { ensure(shop->find_work(worker), "idle: woken without work"); });
-    }
+// While one worker searches nobody is woken for what comes: then it must see to that itself.
+Scenario idle_worker_is_woken_by_a_searcher(bool from_outside) {
+    return [from_outside](Engine& run) {
+        auto shop = std::make_shared<Workshop>(1);  // one sleeper is enough, and the runs are few
+        ensure(shop->idle.try_search(), "idle: nobody may search");
+        const auto brought = [=] {
+            return from_outside ? shop->global.load(flowcoro::detail::memory_order_relaxed) != 0
+                                : shop->local.load(flowcoro::detail::memory_order_seq_cst) != 0;
+        };
+        run.threads.push_back([=] {
+            if (shop->idle.stop_searching() && brought()) {
+                shop->idle.wake();
+            }
+        });
+        run.threads.push_back([=] { shop->idle.park(0, false, brought); });
+        run.threads.push_back([=] { from_outside ? shop->bring() : shop->bring_as_worker(); });
+    };
+}
+
+// Who is woken sees what the waker did before.
+void idle_worker_sees_why(Engine& run) {
+    auto shop = std::make_shared<Workshop>(1);
     run.threads.push_back([=] {
-        shop->bring_as_worker();
-        shop->bring();
+        shop->idle.park(0, false, [] { return false; });
+        ensure(shop->global.load(flowcoro::detail::memory_order_relaxed) != 0,
+               "idle: woken without work");
+    });
+    run.threads.push_back([=] {
+        shop->global.store(1, flowcoro::detail::memory_order_relaxed);
+        shop->idle.close();
     });
 }
 
-void idle_workers_leave(Engine& run) {
-    auto shop = std::make_shared<Workshop>(2);
-    for (std::size_t worker = 0; worker < 2; ++worker) {
-        run.threads.push_back([=] { static_cast<void>(shop->find_work(worker)); });
-    }
+void idle_worker_leaves(Engine& run) {
+    auto shop = std::make_shared<Workshop>(1);
+    run.threads.push_back([=] { shop->idle.park(0, false, [] { return false; }); });
     run.threads.push_back([=] { shop->idle.close(); });
 }
 
-// What was accepted before the end is found.
+// What was accepted before the end is seen by a worker that looks after it has seen the end.
 void idle_worker_leaves_nothing(Engine& run) {
     auto shop = std::make_shared<Workshop>(1);
     auto refused = std::make_shared<bool>(false);
+    auto left = std::make_shared<bool>(false);
     run.threads.push_back([=] {
-        while (shop->find_work(0)) {
+        if (shop->idle.finished()) {
+            shop->take();
+            *left = true;
         }
     });
     run.threads.push_back([=] {
         shop->global.store(1, flowcoro::detail::memory_order_relaxed);
         *refused = shop->idle.added();
     });
-    run.threads.push_back([=] { shop->idle.close(); });
+    run.threads.push_back([=] {
+        shop->idle.close();
+        shop->idle.finish();
+    });
     run.after = [=] {
-        ensure(*refused || shop->global.load(flowcoro::detail::memory_order_relaxed) == 0,
+        ensure(!*left || *refused || shop->global.load(flowcoro::detail::memory_order_relaxed) == 0,
                "idle: accepted work was left");
     };
+}
+
+// Nobody leaves while another is at work, and all do when the last has nothing to do.
+void idle_workers_leave_together(Engine& run) {
+    auto shop = std::make_shared<Workshop>(2);
+    shop->idle.close();
+    for (std::size_t worker = 0; worker < 2; ++worker) {
+        run.threads.push_back([=] {
+            shop->idle.park(worker, false, [] { return false; });
+            ensure(shop->idle.finished(), "idle: left too early");
+        });
+    }
 }
 
 struct Model {
@@ -469,8 +506,10 @@ const std::vector<Model>& models() {
          {deque_with_a_thief(0, "+-", 1), deque_with_a_thief(2, "-", 2),
           deque_with_a_thief(1, "+", 2), deque_with_a_thief(0, "+-+", 1)}},
         {"idle",
-         {idle_worker_finds(false), idle_worker_finds(true), idle_workers_find_two,
-          idle_workers_leave, idle_worker_leaves_nothing}},
+         {idle_worker_finds(false), idle_worker_finds(true),
+          idle_worker_is_woken_by_a_searcher(false), idle_worker_is_woken_by_a_searcher(true),
+          idle_worker_sees_why, idle_worker_leaves, idle_worker_leaves_nothing,
+          idle_workers_leave_together}},
     };
     return all;
 }

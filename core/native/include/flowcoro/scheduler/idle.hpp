@@ -5,8 +5,8 @@
 //
 // Protocol
 // --------
-//   state_           how many workers are parked, how many search, and whether it is closed, in
-//                    one word. Changed by read-modify-writes only.
+//   state_           how many workers are parked, how many search, whether it is closed and whether
+//                    it is finished, in one word. Changed by read-modify-writes only.
 //   sleeper.asleep   1: its worker is parked and nobody has woken it. Set by the worker, before
 //                    it counts itself in state_; cleared by the one who wakes it.
 //
@@ -26,16 +26,27 @@
 //     again after it has said in state_ that it does not search any more: as it parks (above),
 //     or, when it found something, by `stop_searching() && has_work()`.
 //
+// The end: once it is closed, nothing comes from outside any more. Workers still park and are
+// woken, for as long as one of them is at work: that may bring more. The last to park, or who
+// closes while all are parked, finishes it: all are woken for good.
+//
 // Memory orders
 // -------------
-//   state_ changes        seq_cst   see above: between "publish, look at state_" of one thread
-//                                   and "change state_, look for work" of another. They also
-//                                   acquire and release, which is all that added() needs
-//   state_ load           seq_cst   likewise, in added_by_worker(): there the publication must be
-//                                   a seq_cst store, and the look for work a seq_cst load
-//   asleep store (set)    relaxed   published by the change of state_ that follows
-//   asleep CAS (clear)    release   the waker's doings are before the worker's going on
-//   asleep load (wait)    acquire   likewise
+//   state_ change (park, stop)   seq_cst   the worker's side of "change state_, look for work"
+//   state_ load (added_by_...)   seq_cst   the other side, where the publication is a seq_cst
+//                                          store and the look for work is by seq_cst loads
+//   state_ change (added)        acq_rel   the other side, however the work was published: of two
+//                                          changes of one word the later sees what was before
+//                                          the earlier
+//   state_ change (close)        acq_rel   likewise: work that was added before it is seen by who
+//                                          has seen it
+//   state_ change (finish)       acq_rel   likewise
+//   state_ load (closed, finished) acquire see there
+//   state_ change (claim, search) relaxed  hand nothing over
+//   state_ load (wake)           relaxed   comes after the caller's own change
+//   asleep store (set)           relaxed   published by the change of state_ that follows
+//   asleep CAS (clear)           release   the waker's doings are before the worker's going on
+//   asleep load (wait)           acquire   likewise
 //
 // Progress: waking is lock-free; parking is what it says.
 #pragma once
@@ -62,7 +73,7 @@ class Idle {
                 return false;
             }
         } while (!state_.compare_exchange_weak(state, state + one_searching,
-                                               detail::memory_order_seq_cst,
+                                               detail::memory_order_relaxed,
                                                detail::memory_order_relaxed));
         return true;
     }
@@ -81,17 +92,19 @@ class Idle {
         asleep.store(1, detail::memory_order_relaxed);
         const word change = searched ? one_parked - one_searching : one_parked;
         const word before = state_.fetch_add(change, detail::memory_order_seq_cst);
-        if ((before & closed_bit) != 0 || has_work()) {
+        if ((before & finished_bit) != 0 || has_work()) {
             wake_one(worker);
+        } else if ((before & closed_bit) != 0 && parked(before) + 1 == workers_) {
+            finish();
         }
         while (asleep.load(detail::memory_order_acquire) == 1) {
-            asleep.wait(1, detail::memory_order_acquire);
+            asleep.wait(1, detail::memory_order_relaxed);
         }
     }
 
     // Anyone who has added work, however it was published. Whether it was closed by then.
     bool added() noexcept {
-        const word state = state_.fetch_add(0, detail::memory_order_seq_cst);
+        const word state = state_.fetch_add(0, detail::memory_order_acq_rel);
         wake_one_if_needed(state);
         return (state & closed_bit) != 0;
     }
@@ -102,28 +115,27 @@ class Idle {
         wake_one_if_needed(state_.load(detail::memory_order_seq_cst));
     }
 
-    // Wakes a worker, if one is parked and none searches.
-    void wake() noexcept { wake_one_if_needed(state_.load(detail::memory_order_seq_cst)); }
+    // A worker that has stopped searching. Wakes another, unless one searches.
+    void wake() noexcept { wake_one_if_needed(state_.load(detail::memory_order_relaxed)); }
 
-    // For ever: all workers are woken, and park() does not sleep any more.
+    // Nothing comes from outside any more: added() tells so from now on.
     void close() noexcept {
-        word state = state_.load(detail::memory_order_relaxed);
-        while (!state_.compare_exchange_weak(state, state | closed_bit,
-                                             detail::memory_order_seq_cst,
-                                             detail::memory_order_relaxed)) {
+        if (parked(set(closed_bit)) == workers_) {
+            finish();
         }
-        while (parked(state_.load(detail::memory_order_seq_cst)) != 0) {
+    }
+
+    // All workers are woken, and park() does not sleep any more.
+    void finish() noexcept {
+        set(finished_bit);
+        while (parked(state_.load(detail::memory_order_relaxed)) != 0) {
             wake_one(0);
         }
     }
 
-    [[nodiscard]] bool closed() const noexcept {
-        return (state_.load(detail::memory_order_seq_cst) & closed_bit) != 0;
-    }
+    [[nodiscard]] bool closed() const noexcept { return is_set(closed_bit); }
 
-    [[nodiscard]] std::size_t parked_approx() const noexcept {
-        return parked(state_.load(detail::memory_order_relaxed));
-    }
+    [[nodiscard]] bool finished() const noexcept { return is_set(finished_bit); }
 
   private:
     using word = std::uint64_t;
@@ -131,6 +143,7 @@ class Idle {
     static constexpr word one_parked = 1;
     static constexpr word one_searching = word{1} << 16;
     static constexpr word closed_bit = word{1} << 32;
+    static constexpr word finished_bit = word{1} << 33;
 
     struct alignas(detail::destructive_interference_size) Sleeper {
         detail::atomic<std::uint32_t> asleep{0};
@@ -140,10 +153,16 @@ class Idle {
 
     static std::size_t searching(word state) noexcept { return state >> 16 & 0xFFFF; }
 
+    word set(word bit) noexcept { return state_.fetch_or(bit, detail::memory_order_acq_rel); }
+
+    [[nodiscard]] bool is_set(word bit) const noexcept {
+        return (state_.load(detail::memory_order_acquire) & bit) != 0;
+    }
+
     void wake_one_if_needed(word state) noexcept {
         while (searching(state) == 0 && parked(state) != 0) {
             if (state_.compare_exchange_weak(state, state - one_parked + one_searching,
-                                             detail::memory_order_seq_cst,
+                                             detail::memory_order_relaxed,
                                              detail::memory_order_relaxed)) {
                 rouse(0);
                 return;
@@ -156,7 +175,7 @@ class Idle {
         word state = state_.load(detail::memory_order_relaxed);
         while (parked(state) != 0) {
             if (state_.compare_exchange_weak(state, state - one_parked + one_searching,
-                                             detail::memory_order_seq_cst,
+                                             detail::memory_order_relaxed,
                                              detail::memory_order_relaxed)) {
                 rouse(first);
                 return;

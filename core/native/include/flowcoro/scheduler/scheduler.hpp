@@ -7,7 +7,7 @@
 // A worker asks next() for work; when there is none it searches by find(), then parks (idle.hpp).
 //
 // The end. shutdown() closes Idle: from then on submit() refuses what comes from outside. Workers
-// go on until they find nothing; what a worker submits, to itself, it runs before it leaves. A
+// go on until there is nothing to do and none of them is at work, which might bring more. A
 // submit() that was under way as Idle was closed finds out by added(), after its push, and takes
 // back what the workers may have left. So everything that was accepted is run, or abandoned.
 #pragma once
@@ -94,6 +94,9 @@ class Scheduler {
             abandoning_.store(true, detail::memory_order_relaxed);
         }
         idle_.close();
+        if (rest == Fate::abandon) {
+            idle_.finish();
+        }
         const std::scoped_lock lock(join_mutex_);
         for (std::thread& thread : threads_) {
             if (thread.joinable()) {
@@ -283,7 +286,7 @@ class Scheduler {
         bool searching = idle_.try_search();
         for (;;) {
             // Before the last look: what was accepted is there to be seen.
-            const bool last = idle_.closed();
+            const bool last = idle_.finished();
             Runnable* const work = look_around(me, searching && !last);
             if (work != nullptr || last) {
                 if (searching && idle_.stop_searching() && has_work()) {
