@@ -1,41 +1,32 @@
-// How the bindings read arguments: one check of each kind, and one wording of its errors.
+// Reading arguments: what several binding files accept, and the errors for what they do not.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
+#include <optional>
 
 #include "bindings.hpp"
 
 namespace flowcoro::bindings {
 
-[[noreturn]] inline void raise_wrong_type(const char* expected, nb::handle got) {
-    PyErr_Format(PyExc_TypeError, "%s, not '%.200s'", expected, Py_TYPE(got.ptr())->tp_name);
-    nb::raise_python_error();
-}
+// When to give up waiting; nothing means never.
+using Deadline = std::optional<std::chrono::steady_clock::time_point>;
 
-// How many of something: an integer from 1 to `most`. `name` is the argument's.
-//
-// Raises TypeError for another type, ValueError below 1, OverflowError above `most`.
-inline std::size_t count_from(nb::handle value, const char* name, long long most) {
-    if (!PyIndex_Check(value.ptr())) {
-        PyErr_Format(PyExc_TypeError, "%s must be an integer, not '%.200s'", name,
-                     Py_TYPE(value.ptr())->tp_name);
-        nb::raise_python_error();
-    }
-    const nb::object integer = nb::steal(PyNumber_Index(value.ptr()));
-    if (!integer.is_valid()) {
-        nb::raise_python_error();
-    }
-    int overflow = 0;
-    const long long count = PyLong_AsLongLongAndOverflow(integer.ptr(), &overflow);
-    if (overflow > 0 || count > most) {
-        PyErr_Format(PyExc_OverflowError, "%s must be at most %lld", name, most);
-        nb::raise_python_error();
-    }
-    if (overflow < 0 || count < 1) {
-        PyErr_Format(PyExc_ValueError, "%s must be at least 1", name);
-        nb::raise_python_error();
-    }
-    return static_cast<std::size_t>(count);
-}
+// Raises TypeError: "<expected>, not '<type of got>'".
+[[noreturn]] void raise_wrong_type(const char* expected, nb::handle got);
+
+// How many of something: an integer from 1 to `most`. `name` is the argument's. Raises TypeError for
+// another type, ValueError below 1, OverflowError above `most`.
+std::size_t count_from(nb::handle value, const char* name, long long most);
+
+// An integer from 1 to 2^31. Raises TypeError, ValueError (below), OverflowError (above).
+std::size_t capacity_from(nb::handle value);
+
+// An integer from 0 on; what does not fit is cut to the largest. Raises TypeError, ValueError.
+std::size_t limit_from(nb::handle max_items);
+
+// Seconds from now, or None. Infinity is for ever, as is what no clock would live to see. Raises
+// TypeError for what is not a number, ValueError for what is negative or not a number (NaN).
+Deadline deadline_from(nb::handle timeout);
 
 }  // namespace flowcoro::bindings

@@ -1,8 +1,6 @@
 // flowcoro._native: only the list of what is bound.
 #include "bindings.hpp"
 
-// Without Py_mod_gil, importing this on a free-threaded interpreter turns the GIL on: nothing
-// here is claimed to be safe without it yet.
 NB_MODULE(_native, module) {
     module.doc() =
         "The native core. Private: import the public names from `flowcoro.lockfree` and `.memory`.";
@@ -11,6 +9,7 @@ NB_MODULE(_native, module) {
     nanobind::set_leak_warnings(false);
 #endif
     flowcoro::bindings::bind_build_info(module);
+    flowcoro::bindings::bind_waiter(module);
     flowcoro::bindings::bind_lockfree(module);
     flowcoro::bindings::bind_memory(module);
 }

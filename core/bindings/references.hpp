@@ -2,7 +2,6 @@
 #pragma once
 
 #include <new>
-#include <utility>
 #include <vector>
 
 #include "bindings.hpp"
@@ -11,31 +10,34 @@ namespace flowcoro::bindings {
 
 // Drops a reference with bounded recursion.
 //
-// A queue that holds a queue that holds a queue ... would otherwise be destroyed by as many
-// nested calls, and a long chain would overflow the stack (the interpreter's own containers
-// guard against it likewise). Deeper than max_nesting, elements wait for the outermost call.
-inline void release(nb::object&& element) noexcept {
+// A container that holds a container that holds a container ... would otherwise be destroyed by
+// as many nested calls, and a long chain would overflow the stack (the interpreter's own
+// containers guard against it likewise). Deeper than max_nesting, items wait for the outermost
+// call.
+inline void release(PyObject* item) noexcept {
     constexpr unsigned max_nesting = 50;
     thread_local unsigned nesting = 0;
-    thread_local std::vector<nb::object> deferred;
+    thread_local std::vector<PyObject*> deferred;
     if (nesting == max_nesting) {
         try {
-            deferred.push_back(std::move(element));
-            return;
+            deferred.push_back(item);
         } catch (const std::bad_alloc&) {
-            // Then the deep recursion is the lesser evil.
-            element.reset();
-            return;
+            Py_DECREF(item);  // the deep recursion is the lesser evil
         }
+        return;
     }
     ++nesting;
-    element.reset();
+    Py_DECREF(item);
     while (nesting == 1 && !deferred.empty()) {
-        nb::object next = std::move(deferred.back());
+        PyObject* const next = deferred.back();
         deferred.pop_back();
-        next.reset();
+        Py_DECREF(next);
     }
     --nesting;
+}
+
+inline void release(nb::object&& item) noexcept {
+    release(item.release().ptr());
 }
 
 }  // namespace flowcoro::bindings

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "check.hpp"
 #include "values.hpp"
@@ -95,6 +96,28 @@ TEST(respects_alignment) {
     UnboundedQueue<OverAligned> queue;
     queue.push(OverAligned{});
     CHECK(queue.try_pop()->value == 0);
+}
+
+TEST(visits_what_is_there_first_to_last) {
+    UnboundedQueue<int, 4> queue;
+    const auto visited = [&queue] {
+        std::vector<int> values;
+        queue.visit_quiescent([&values](const int& value) { values.push_back(value); });
+        return values;
+    };
+    CHECK(visited().empty());
+    for (int i = 0; i < 10; ++i) {
+        queue.push(i);
+    }
+    CHECK((visited() == std::vector{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}));
+    for (int i = 0; i < 4; ++i) {
+        CHECK(queue.try_pop() == i);  // to the edge of the first segment
+    }
+    CHECK((visited() == std::vector{4, 5, 6, 7, 8, 9}));
+    for (int i = 4; i < 10; ++i) {
+        CHECK(queue.try_pop() == i);
+    }
+    CHECK(visited().empty());
 }
 
 }  // namespace

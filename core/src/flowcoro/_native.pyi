@@ -4,6 +4,8 @@
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Generic, Self, TypeVar, final, overload
+from collections.abc import Generator, Sequence
+from typing import Any, Generic, TypeVar, overload
 
 _T = TypeVar("_T")
 _D = TypeVar("_D")
@@ -16,57 +18,77 @@ def build_info() -> dict[str, str]:
         value of `__cplusplus`, such as `202002`) and `nanobind` (its version).
     """
 
-class Queue(Generic[_T]):
-    """A bounded first-in, first-out queue for many producers and consumers.
+class Waiter:
+    """A wake-up that any thread may give, once, to one waiter.
 
-    No call waits: a full queue refuses and an empty one says so. Any thread may call any method.
-    `Queue[int](8)` works as `Queue(8)` does; the parameter is for type checkers. An empty queue
-    is false, as an empty list is.
-
-    Args:
-        capacity: How many items it holds at most: 1 to 2**31, kept exactly. The memory, 16 bytes
-            for each, is allocated at once.
-
-    Raises:
-        TypeError: `capacity` is not an integer.
-        ValueError: `capacity` is below 1.
-        OverflowError: `capacity` is above 2**31.
-        MemoryError: There is no memory for so many.
+    The waiter is a thread, which calls `wait`, or a coroutine, which awaits it.
     """
+
+    def __init__(self) -> None: ...
+    def set(self) -> bool:
+        """Wake the waiter, now or as soon as it wants to sleep. Any thread may call it.
+
+        Returns:
+            Whether this call did it: `False` if it was set before, or its waiter's loop is closed.
+        """
+
+    def is_set(self) -> bool:
+        """Whether it was set."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block this thread until it is set.
+
+        Args:
+            timeout: Seconds, from 0 on; `None` or infinity waits for ever. When they have passed, the
+                waiter is spent: `set` will return `False`.
+
+        Returns:
+            Whether it was set in time.
+
+        Raises:
+            TypeError: `timeout` is not a number.
+            ValueError: `timeout` is negative or NaN.
+            RuntimeError: Somebody waits, or has waited, for it already.
+        """
+
+    def __await__(self) -> Generator[Any, None, None]:
+        """Wait until it is set.
+
+        Raises:
+            RuntimeError: No event loop runs, or somebody waits, or has waited, for it already.
+        """
+
+class Queue(Generic[_T]):
+    """The native half of the class of this name in `flowcoro.lockfree`."""
 
     def __init__(self, capacity: int) -> None: ...
     def try_put(self, item: _T) -> bool:
-        """Put `item` at the end.
+        """Put `item` in, if there is room.
 
         Args:
             item: Any object; `None` too.
 
         Returns:
-            Whether there was room; if not, the queue is as it was.
+            Whether there was room; if not, all is as it was.
         """
 
-    @overload
-    def try_get(self) -> _T | None:
-        """Take the first item.
+    def put(self, item: _T, timeout: float | None = None) -> None:
+        """Put `item` in; block this thread until there is room.
 
-        Returns:
-            The item, or `None` when there is none. If `None` may be an item, pass a `default` of
-            your own.
-        """
-
-    @overload
-    def try_get(self, default: _D) -> _T | _D:
-        """Take the first item.
+        Not for coroutines: they would block their loop.
 
         Args:
-            default: What to return when there is none.
+            item: Any object; `None` too.
+            timeout: How long to wait, in seconds, from 0 on; `None` or infinity waits for ever.
 
-        Returns:
-            The item, or `default`.
+        Raises:
+            TimeoutError: There was no room in time; all is as it was.
+            TypeError: `timeout` is not a number.
+            ValueError: `timeout` is negative or NaN.
         """
 
     def put_many(self, items: Sequence[_T]) -> int:
-        """Put items at the end, in their order, until the queue is full.
+        """Put items in, in their order, until there is no more room.
 
         Other threads may put theirs in between.
 
@@ -80,8 +102,45 @@ class Queue(Generic[_T]):
             TypeError: `items` is not a sequence.
         """
 
+    @overload
+    def try_get(self) -> _T | None:
+        """Take the next item, if there is one.
+
+        Returns:
+            The item, or `None` when there is none. If `None` may be an item, pass a `default` of
+            your own.
+        """
+
+    @overload
+    def try_get(self, default: _D) -> _T | _D:
+        """Take the next item, if there is one.
+
+        Args:
+            default: What to return when there is none.
+
+        Returns:
+            The item, or `default`.
+        """
+
+    def get(self, timeout: float | None = None) -> _T:
+        """Take the next item; block this thread until there is one.
+
+        Not for coroutines: they would block their loop.
+
+        Args:
+            timeout: How long to wait, in seconds, from 0 on; `None` or infinity waits for ever.
+
+        Returns:
+            The item.
+
+        Raises:
+            TimeoutError: There was none in time.
+            TypeError: `timeout` is not a number.
+            ValueError: `timeout` is negative or NaN.
+        """
+
     def get_many(self, max_items: int) -> list[_T]:
-        """Take up to `max_items` of the items that are there now, the first first.
+        """Take up to `max_items` of the items that are there now, the next first.
 
         Args:
             max_items: 0 or more.
@@ -95,7 +154,7 @@ class Queue(Generic[_T]):
         """
 
     def __len__(self) -> int:
-        """How many items it holds: an estimate while other threads use the queue."""
+        """How many items it holds: an estimate while other threads use it."""
 
     @property
     def capacity(self) -> int:
@@ -343,3 +402,439 @@ class ObjectPool(Generic[_T]):
     @property
     def max_idle(self) -> int:
         """How many objects it keeps for later at most."""
+class UnboundedQueue(Generic[_T]):
+    """The native half of the class of this name in `flowcoro.lockfree`."""
+
+    def __init__(self) -> None: ...
+    def try_put(self, item: _T) -> bool:
+        """Put `item` in.
+
+        Args:
+            item: Any object; `None` too.
+
+        Returns:
+            `True`: there is always room.
+
+        Raises:
+            MemoryError: There is no memory for it.
+        """
+
+    def put(self, item: _T, timeout: float | None = None) -> None:
+        """Put `item` in, as `try_put` does: it never waits.
+
+        Args:
+            item: Any object; `None` too.
+            timeout: Taken, and checked, so that any container can stand here for any other.
+
+        Raises:
+            MemoryError: There is no memory for it.
+            TypeError: `timeout` is not a number.
+            ValueError: `timeout` is negative or NaN.
+        """
+
+    def put_many(self, items: Sequence[_T]) -> int:
+        """Put items in, in their order.
+
+        Other threads may put theirs in between.
+
+        Args:
+            items: A sequence, not an iterator, so that `items[accepted:]` is what was refused.
+
+        Returns:
+            How many were accepted: all, unless memory ran out.
+
+        Raises:
+            TypeError: `items` is not a sequence.
+            MemoryError: There is no memory for the first.
+        """
+
+    @overload
+    def try_get(self) -> _T | None:
+        """Take the next item, if there is one.
+
+        Returns:
+            The item, or `None` when there is none. If `None` may be an item, pass a `default` of
+            your own.
+        """
+
+    @overload
+    def try_get(self, default: _D) -> _T | _D:
+        """Take the next item, if there is one.
+
+        Args:
+            default: What to return when there is none.
+
+        Returns:
+            The item, or `default`.
+        """
+
+    def get(self, timeout: float | None = None) -> _T:
+        """Take the next item; block this thread until there is one.
+
+        Not for coroutines: they would block their loop.
+
+        Args:
+            timeout: How long to wait, in seconds, from 0 on; `None` or infinity waits for ever.
+
+        Returns:
+            The item.
+
+        Raises:
+            TimeoutError: There was none in time.
+            TypeError: `timeout` is not a number.
+            ValueError: `timeout` is negative or NaN.
+        """
+
+    def get_many(self, max_items: int) -> list[_T]:
+        """Take up to `max_items` of the items that are there now, the next first.
+
+        Args:
+            max_items: 0 or more.
+
+        Returns:
+            The items; an empty list when there are none.
+
+        Raises:
+            TypeError: `max_items` is not an integer.
+            ValueError: `max_items` is negative.
+        """
+
+    def __len__(self) -> int:
+        """How many items it holds: an estimate while other threads use it."""
+
+class Stack(Generic[_T]):
+    """The native half of the class of this name in `flowcoro.lockfree`."""
+
+    def __init__(self) -> None: ...
+    def try_put(self, item: _T) -> bool:
+        """Put `item` in.
+
+        Args:
+            item: Any object; `None` too.
+
+        Returns:
+            `True`: there is always room.
+
+        Raises:
+            MemoryError: There is no memory for it.
+        """
+
+    def put(self, item: _T, timeout: float | None = None) -> None:
+        """Put `item` in, as `try_put` does: it never waits.
+
+        Args:
+            item: Any object; `None` too.
+            timeout: Taken, and checked, so that any container can stand here for any other.
+
+        Raises:
+            MemoryError: There is no memory for it.
+            TypeError: `timeout` is not a number.
+            ValueError: `timeout` is negative or NaN.
+        """
+
+    def put_many(self, items: Sequence[_T]) -> int:
+        """Put items in, in their order.
+
+        Other threads may put theirs in between.
+
+        Args:
+            items: A sequence, not an iterator, so that `items[accepted:]` is what was refused.
+
+        Returns:
+            How many were accepted: all, unless memory ran out.
+
+        Raises:
+            TypeError: `items` is not a sequence.
+            MemoryError: There is no memory for the first.
+        """
+
+    @overload
+    def try_get(self) -> _T | None:
+        """Take the next item, if there is one.
+
+        Returns:
+            The item, or `None` when there is none. If `None` may be an item, pass a `default` of
+            your own.
+        """
+
+    @overload
+    def try_get(self, default: _D) -> _T | _D:
+        """Take the next item, if there is one.
+
+        Args:
+            default: What to return when there is none.
+
+        Returns:
+            The item, or `default`.
+        """
+
+    def get(self, timeout: float | None = None) -> _T:
+        """Take the next item; block this thread until there is one.
+
+        Not for coroutines: they would block their loop.
+
+        Args:
+            timeout: How long to wait, in seconds, from 0 on; `None` or infinity waits for ever.
+
+        Returns:
+            The item.
+
+        Raises:
+            TimeoutError: There was none in time.
+            TypeError: `timeout` is not a number.
+            ValueError: `timeout` is negative or NaN.
+        """
+
+    def get_many(self, max_items: int) -> list[_T]:
+        """Take up to `max_items` of the items that are there now, the next first.
+
+        Args:
+            max_items: 0 or more.
+
+        Returns:
+            The items; an empty list when there are none.
+
+        Raises:
+            TypeError: `max_items` is not an integer.
+            ValueError: `max_items` is negative.
+        """
+
+    def __len__(self) -> int:
+        """How many items it holds: an estimate while other threads use it."""
+
+class RingBuffer(Generic[_T]):
+    """The native half of the class of this name in `flowcoro.lockfree`."""
+
+    def __init__(self, capacity: int) -> None: ...
+    def try_put(self, item: _T) -> bool:
+        """Put `item` in, if there is room.
+
+        Args:
+            item: Any object; `None` too.
+
+        Returns:
+            Whether there was room; if not, all is as it was.
+        """
+
+    def put(self, item: _T, timeout: float | None = None) -> None:
+        """Put `item` in; block this thread until there is room.
+
+        Not for coroutines: they would block their loop.
+
+        Args:
+            item: Any object; `None` too.
+            timeout: How long to wait, in seconds, from 0 on; `None` or infinity waits for ever.
+
+        Raises:
+            TimeoutError: There was no room in time; all is as it was.
+            TypeError: `timeout` is not a number.
+            ValueError: `timeout` is negative or NaN.
+        """
+
+    def put_many(self, items: Sequence[_T]) -> int:
+        """Put items in, in their order, until there is no more room.
+
+        Other threads may put theirs in between.
+
+        Args:
+            items: A sequence, not an iterator, so that `items[accepted:]` is what was refused.
+
+        Returns:
+            How many were accepted.
+
+        Raises:
+            TypeError: `items` is not a sequence.
+        """
+
+    @overload
+    def try_get(self) -> _T | None:
+        """Take the next item, if there is one.
+
+        Returns:
+            The item, or `None` when there is none. If `None` may be an item, pass a `default` of
+            your own.
+        """
+
+    @overload
+    def try_get(self, default: _D) -> _T | _D:
+        """Take the next item, if there is one.
+
+        Args:
+            default: What to return when there is none.
+
+        Returns:
+            The item, or `default`.
+        """
+
+    def get(self, timeout: float | None = None) -> _T:
+        """Take the next item; block this thread until there is one.
+
+        Not for coroutines: they would block their loop.
+
+        Args:
+            timeout: How long to wait, in seconds, from 0 on; `None` or infinity waits for ever.
+
+        Returns:
+            The item.
+
+        Raises:
+            TimeoutError: There was none in time.
+            TypeError: `timeout` is not a number.
+            ValueError: `timeout` is negative or NaN.
+        """
+
+    def get_many(self, max_items: int) -> list[_T]:
+        """Take up to `max_items` of the items that are there now, the next first.
+
+        Args:
+            max_items: 0 or more.
+
+        Returns:
+            The items; an empty list when there are none.
+
+        Raises:
+            TypeError: `max_items` is not an integer.
+            ValueError: `max_items` is negative.
+        """
+
+    def __len__(self) -> int:
+        """How many items it holds: an estimate while other threads use it."""
+
+    @property
+    def capacity(self) -> int:
+        """How many items it holds at most."""
+
+class WorkStealingDeque(Generic[_T]):
+    """The native half of the class of this name in `flowcoro.lockfree`."""
+
+    def __init__(self, capacity: int = 64) -> None: ...
+    def try_put(self, item: _T) -> bool:
+        """Put `item` in.
+
+        Args:
+            item: Any object; `None` too.
+
+        Returns:
+            `True`: there is always room.
+
+        Raises:
+            MemoryError: There is no memory for it.
+        """
+
+    def put(self, item: _T, timeout: float | None = None) -> None:
+        """Put `item` in, as `try_put` does: it never waits.
+
+        Args:
+            item: Any object; `None` too.
+            timeout: Taken, and checked, so that any container can stand here for any other.
+
+        Raises:
+            MemoryError: There is no memory for it.
+            TypeError: `timeout` is not a number.
+            ValueError: `timeout` is negative or NaN.
+        """
+
+    def put_many(self, items: Sequence[_T]) -> int:
+        """Put items in, in their order.
+
+        Other threads may put theirs in between.
+
+        Args:
+            items: A sequence, not an iterator, so that `items[accepted:]` is what was refused.
+
+        Returns:
+            How many were accepted: all, unless memory ran out.
+
+        Raises:
+            TypeError: `items` is not a sequence.
+            MemoryError: There is no memory for the first.
+        """
+
+    @overload
+    def try_get(self) -> _T | None:
+        """Take the next item, if there is one.
+
+        Returns:
+            The item, or `None` when there is none. If `None` may be an item, pass a `default` of
+            your own.
+        """
+
+    @overload
+    def try_get(self, default: _D) -> _T | _D:
+        """Take the next item, if there is one.
+
+        Args:
+            default: What to return when there is none.
+
+        Returns:
+            The item, or `default`.
+        """
+
+    def get(self, timeout: float | None = None) -> _T:
+        """Take the next item; block this thread until there is one.
+
+        Not for coroutines: they would block their loop.
+
+        Args:
+            timeout: How long to wait, in seconds, from 0 on; `None` or infinity waits for ever.
+
+        Returns:
+            The item.
+
+        Raises:
+            TimeoutError: There was none in time.
+            TypeError: `timeout` is not a number.
+            ValueError: `timeout` is negative or NaN.
+        """
+
+    def get_many(self, max_items: int) -> list[_T]:
+        """Take up to `max_items` of the items that are there now, the next first.
+
+        Args:
+            max_items: 0 or more.
+
+        Returns:
+            The items; an empty list when there are none.
+
+        Raises:
+            TypeError: `max_items` is not an integer.
+            ValueError: `max_items` is negative.
+        """
+
+    def __len__(self) -> int:
+        """How many items it holds: an estimate while other threads use it."""
+
+    @overload
+    def try_steal(self) -> _T | None:
+        """Take the oldest item, if there is one. Any thread may.
+
+        Returns:
+            The item, or `None` when there is none. If `None` may be an item, pass a `default` of
+            your own.
+        """
+
+    @overload
+    def try_steal(self, default: _D) -> _T | _D:
+        """Take the oldest item, if there is one. Any thread may.
+
+        Args:
+            default: What to return when there is none.
+
+        Returns:
+            The item, or `default`.
+        """
+
+    def steal(self, timeout: float | None = None) -> _T:
+        """Take the oldest item; block this thread until there is one. Any thread may.
+
+        Args:
+            timeout: How long to wait, in seconds, from 0 on; `None` or infinity waits for ever.
+
+        Returns:
+            The item.
+
+        Raises:
+            TimeoutError: There was none in time.
+            TypeError: `timeout` is not a number.
+            ValueError: `timeout` is negative or NaN.
+        """

@@ -179,6 +179,20 @@ class UnboundedQueue {
         return segment->next.load(detail::memory_order_relaxed) == nullptr;
     }
 
+    // Calls visit(const T&) for each element, first to last. Not safe against concurrent
+    // calls: it is for those who know that there are none (a garbage collector, a debugger).
+    template <typename Visitor>
+    void visit_quiescent(Visitor&& visit) const {
+        for (const Segment* segment = head_.load(detail::memory_order_relaxed); segment != nullptr;
+             segment = segment->next.load(detail::memory_order_relaxed)) {
+            for (std::size_t at = segment->head.load(detail::memory_order_relaxed);
+                 at < SegmentCapacity && segment->cells[at].full.load(detail::memory_order_relaxed);
+                 ++at) {
+                visit(std::as_const(segment->cells[at].value));
+            }
+        }
+    }
+
   private:
     // Adds a segment with `value` in it after `last`, which is full, unless another thread
     // does; moves tail_ on in either case. Returns whether the value went in.
