@@ -159,6 +159,8 @@ Raises:
         .def("_wait_for_item", &Bound::wait_for_item, nb::arg("again"),
              nb::sig("def _wait_for_item(self, again: bool) -> Waiter"),
              "A new `Waiter` in the list of those who want an item: in front if `again`.")
+        .def("_waiting", &Bound::waiting, nb::sig("def _waiting(self) -> tuple[int, int]"),
+             "How many wait for an item, and for room.")
         .def("_leave", &Bound::leave, nb::arg("waiter"),
              nb::sig("def _leave(self, waiter: Waiter) -> None"),
              "End of a wait: if it was notified, and there is more, wakes the next.");

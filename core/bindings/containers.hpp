@@ -125,6 +125,11 @@ class Container {
 
     [[nodiscard]] std::size_t capacity() const noexcept { return store_.capacity(); }
 
+    // How many wait for an item, and for room.
+    [[nodiscard]] nb::tuple waiting() const {
+        return nb::make_tuple(getters_.size(), putters_.size());
+    }
+
     // For the coroutines in flowcoro/_waiting.py: steps 2 and 5 of the protocol (wait_list.hpp).
     nb::object wait_for_item(bool again) { return enlist(getters_, again); }
 

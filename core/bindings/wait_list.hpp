@@ -103,6 +103,10 @@ class WaitList {
 
     [[nodiscard]] bool owns(const Waiter& waiter) const noexcept { return waiter.list_ == this; }
 
+    [[nodiscard]] std::size_t size() const noexcept {
+        return count_.load(detail::memory_order_relaxed);
+    }
+
     int traverse(visitproc visit, void* arg) const {
         for (const Waiter* waiter = first_; waiter != nullptr; waiter = waiter->after_) {
             Py_VISIT(waiter->self_);

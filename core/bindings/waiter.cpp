@@ -145,7 +145,7 @@ Waiter::~Waiter() {
 }
 
 nb::object Waiter::make() {
-    nb::object object = nb::steal(nb::inst_alloc(nb::handle(waiter_type)));
+    nb::object object = nb::inst_alloc(nb::handle(waiter_type));
     new (nb::inst_ptr<Waiter>(object)) Waiter(object.ptr());
     nb::inst_mark_ready(object);
     return object;
@@ -383,8 +383,8 @@ Returns:
                 R"(Block this thread until it is set.
 
 Args:
-    timeout: Seconds, from 0 on; `None` or infinity waits for ever. When they have passed, the
-        waiter is spent: `set` will return `False`.
+    timeout: Seconds, from 0 on; `None` or infinity waits for ever. When they have passed,
+        the waiter is spent: `set` will return `False`.
 
 Returns:
     Whether it was set in time.
@@ -393,8 +393,7 @@ Raises:
     TypeError: `timeout` is not a number.
     ValueError: `timeout` is negative or NaN.
     RuntimeError: Somebody waits, or has waited, for it already.)")
-            .def("__await__", &Waiter::await,
-                 nb::sig("def __await__(self) -> Generator[Any, None, None]"),
+            .def("__await__", &Waiter::await, nb::sig("def __await__(self) -> Generator[Any]"),
                  R"(Wait until it is set.
 
 Raises:

@@ -39,8 +39,8 @@ class Waiter:
         """Block this thread until it is set.
 
         Args:
-            timeout: Seconds, from 0 on; `None` or infinity waits for ever. When they have passed, the
-                waiter is spent: `set` will return `False`.
+            timeout: Seconds, from 0 on; `None` or infinity waits for ever. When they have passed,
+                the waiter is spent: `set` will return `False`.
 
         Returns:
             Whether it was set in time.
@@ -51,7 +51,7 @@ class Waiter:
             RuntimeError: Somebody waits, or has waited, for it already.
         """
 
-    def __await__(self) -> Generator[Any, None, None]:
+    def __await__(self) -> Generator[Any]:
         """Wait until it is set.
 
         Raises:
