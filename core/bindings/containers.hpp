@@ -5,6 +5,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <new>
 #include <utility>
@@ -79,20 +80,9 @@ class Container {
         }
         const Py_ssize_t count = PySequence_Fast_GET_SIZE(fast.ptr());
         PyObject** const each = PySequence_Fast_ITEMS(fast.ptr());
-        Py_ssize_t accepted = 0;
-        try {
-            while (accepted < count && store(each[accepted])) {
-                ++accepted;
-            }
-        } catch (const std::bad_alloc&) {
-            if (accepted == 0) {
-                throw;
-            }
-            // What is in is in, and the caller has to know.
-        }
-        const auto number = static_cast<std::size_t>(accepted);
-        getters_.notify(number);
-        return number;
+        const std::size_t accepted = store_all(each, static_cast<std::size_t>(count));
+        getters_.notify(accepted);
+        return accepted;
     }
 
     nb::object get_many(nb::handle max_items) {
@@ -103,14 +93,24 @@ class Container {
         if (!list.is_valid()) {
             nb::raise_python_error();
         }
+        // Others may take some meanwhile; then the list gets shorter.
         Py_ssize_t got = 0;
-        while (got < wanted) {
-            PyObject* const item = store_.get();
-            if (item == nullptr) {
-                break;  // others took some meanwhile
-            }
+        const auto append = [&](PyObject* item) noexcept {
             PyList_SET_ITEM(list.ptr(), got, item);
             ++got;
+        };
+        if constexpr (requires { store_.get_many(std::size_t{}, append); }) {
+            while (got < wanted &&
+                   store_.get_many(static_cast<std::size_t>(wanted - got), append) != 0) {
+            }
+        } else {
+            while (got < wanted) {
+                PyObject* const item = store_.get();
+                if (item == nullptr) {
+                    break;
+                }
+                append(item);
+            }
         }
         if constexpr (bounded) {
             putters_.notify(static_cast<std::size_t>(got));
@@ -206,6 +206,44 @@ class Container {
         }
         if (!stored) {
             Py_DECREF(item);
+        }
+        return stored;
+    }
+
+    // Puts new references to as many as there is room, and memory, for; the caller notifies.
+    // Raises MemoryError only when there is none for the first.
+    std::size_t store_all(PyObject* const* items, std::size_t count) {
+        std::size_t stored = 0;
+        if constexpr (requires(PyObject** batch) { store_.put_many(batch, count); }) {
+            // A reference comes before its item can be seen by others.
+            std::array<PyObject*, 64> batch;
+            while (stored < count) {
+                const std::size_t number = std::min(count - stored, batch.size());
+                for (std::size_t i = 0; i < number; ++i) {
+                    batch[i] = Py_NewRef(items[stored + i]);
+                }
+                const std::size_t put = store_.put_many(batch.data(), number);
+                for (std::size_t i = put; i < number; ++i) {
+                    Py_DECREF(batch[i]);
+                }
+                stored += put;
+                if (put == 0) {
+                    break;
+                }
+            }
+            if (stored == 0 && count != 0 && !bounded) {
+                throw std::bad_alloc();
+            }
+        } else {
+            try {
+                while (stored < count && store(items[stored])) {
+                    ++stored;
+                }
+            } catch (const std::bad_alloc&) {
+                if (stored == 0) {
+                    throw;
+                }
+            }
         }
         return stored;
     }

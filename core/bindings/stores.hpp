@@ -4,6 +4,9 @@
 //   bounded             whether put() may refuse
 //   bool put(item)      true: it has the caller's reference now. May throw std::bad_alloc.
 //   PyObject* get()     the next item, with its reference; null: none
+//   put_many(items, n)  where the container has batches: as many as there is room for, with the
+//                       caller's references. Returns how many.
+//   get_many(n, sink)   likewise; calls sink(item) for each. Returns how many.
 //   size()              an estimate while others use it
 //   capacity()          where bounded
 //   visit(function)     each item; while nobody uses it
@@ -29,9 +32,9 @@ namespace flowcoro::bindings {
 // it goes in and after it went out, so that the count is never below the truth.
 class Count {
   public:
-    void add() noexcept { change(1); }
+    void add(std::size_t number = 1) noexcept { change(number); }
 
-    void subtract() noexcept { change(~std::size_t{0}); }
+    void subtract(std::size_t number = 1) noexcept { change(0 - number); }
 
     [[nodiscard]] std::size_t get() const noexcept {
         return count_.load(detail::memory_order_relaxed);
@@ -58,6 +61,15 @@ class QueueStore {
     bool put(PyObject* item) noexcept { return queue_.try_push(std::move(item)); }
 
     PyObject* get() noexcept { return queue_.try_pop().value_or(nullptr); }
+
+    std::size_t put_many(PyObject** items, std::size_t number) noexcept {
+        return queue_.push_many(items, number);
+    }
+
+    template <typename Sink>
+    std::size_t get_many(std::size_t number, const Sink& sink) noexcept {
+        return queue_.pop_many(number, sink);
+    }
 
     [[nodiscard]] std::size_t size() const noexcept { return queue_.size_approx(); }
 
@@ -126,6 +138,24 @@ class UnboundedStore {
             count_.subtract();
         }
         return item;
+    }
+
+    std::size_t put_many(PyObject** items, std::size_t number) noexcept
+        requires requires(Container& container) { container.push_many(items, number); }
+    {
+        count_.add(number);
+        const std::size_t put = container_.push_many(items, number);
+        count_.subtract(number - put);
+        return put;
+    }
+
+    template <typename Sink>
+    std::size_t get_many(std::size_t number, const Sink& sink) noexcept
+        requires requires(Container& container) { container.pop_many(number, sink); }
+    {
+        const std::size_t got = container_.pop_many(number, sink);
+        count_.subtract(got);
+        return got;
     }
 
     [[nodiscard]] std::size_t size() const noexcept { return count_.get(); }

@@ -148,6 +148,72 @@ void queue_has_two_consumers(Engine& run) {
     };
 }
 
+// A queue of two cells has `before` elements. A batch of three goes in as far as it can, while
+// another thread first does `steps`: '+' and '-' are a push and a pop, '2' pops a batch.
+Scenario queue_hands_over_batches(int before, std::string steps) {
+    return [=](Engine& run) {
+        auto queue = std::make_shared<Queue<Item>>(2);
+        auto got = std::make_shared<Got>();
+        for (int number = 1; number <= before; ++number) {
+            ensure(queue->try_push(Item(number)), "queue: refused an element");
+        }
+        const int pushed = before + static_cast<int>(std::count(steps.begin(), steps.end(), '+'));
+        run.threads.push_back([=] {
+            std::vector<Item> items;
+            items.reserve(3);
+            for (int i = 1; i <= 3; ++i) {
+                items.emplace_back(pushed + i);
+            }
+            for (std::size_t sent = queue->push_many(items.begin(), 3); sent < 3; ++sent) {
+                got->numbers[0].push_back(items[sent].number());
+            }
+        });
+        run.threads.push_back([=] {
+            int number = before;
+            for (const char step : steps) {
+                if (step == '+') {
+                    if (!queue->try_push(Item(++number))) {
+                        got->numbers[1].push_back(number);
+                    }
+                } else if (step == '-') {
+                    got->add(1, queue->try_pop());
+                } else {
+                    queue->pop_many(2, [&](Item&& item) noexcept {
+                        const Item taken(std::move(item));
+                        got->numbers[1].push_back(taken.number());
+                    });
+                }
+            }
+        });
+        run.after = [=] {
+            ensure(queue->size_approx() <= 2, "queue: larger than its capacity");
+            drain(*queue, *got, 2);
+            ensure(got->all_once(pushed + 3), "queue: an element was lost or doubled");
+        };
+    };
+}
+
+void queue_has_two_consumers_of_batches(Engine& run) {
+    auto queue = std::make_shared<Queue<Item>>(2);
+    auto got = std::make_shared<Got>();
+    ensure(queue->try_push(Item(1)) && queue->try_push(Item(2)), "queue: refused an element");
+    for (std::size_t thread = 0; thread < 2; ++thread) {
+        run.threads.push_back([=] {
+            queue->pop_many(2, [&](Item&& item) noexcept {
+                const Item taken(std::move(item));
+                got->numbers[thread].push_back(taken.number());
+            });
+            if (thread == 1) {
+                ensure(queue->try_push(Item(3)), "queue: full although it was not");
+            }
+        });
+    }
+    run.after = [=] {
+        drain(*queue, *got, 2);
+        ensure(got->all_once(3), "queue: an element was lost or doubled");
+    };
+}
+
 void ring_buffer_hands_over(Engine& run) {
     auto buffer = std::make_shared<RingBuffer<Item>>(1);
     auto got = std::make_shared<Got>();
@@ -298,8 +364,12 @@ void hazard_slots_are_added(Engine& run) {
     }
 }
 
-// What each thread does in turn ('+' push, '-' pop) with a container that has `before` elements
-// and never refuses one.
+template <typename Container>
+constexpr bool has_batches =
+    requires(Container& container, Item* items) { container.push_many(items, std::size_t{1}); };
+
+// What each thread does in turn ('+' push, '-' pop; '*' push, '/' pop two in a batch) with a
+// container that has `before` elements and never refuses one.
 template <typename Container>
 Scenario threads_with(const char* name, int before, std::vector<std::string> steps) {
     return [=](Engine& run) {
@@ -315,12 +385,25 @@ Scenario threads_with(const char* name, int before, std::vector<std::string> ste
                 for (const char step : steps[thread]) {
                     if (step == '+') {
                         container->push(Item(++number));
-                    } else {
+                    } else if (step == '-') {
                         got->add(thread, container->try_pop());
+                    } else if constexpr (has_batches<Container>) {
+                        if (step == '*') {
+                            std::array<Item, 2> items{Item(number + 1), Item(number + 2)};
+                            number += 2;
+                            ensure(container->push_many(items.begin(), 2) == 2, name);
+                        } else {
+                            container->pop_many(2, [&](Item&& item) noexcept {
+                                const Item taken(std::move(item));
+                                got->numbers[thread].push_back(taken.number());
+                            });
+                        }
                     }
                 }
             });
-            last += static_cast<int>(std::count(steps[thread].begin(), steps[thread].end(), '+'));
+            for (const char step : steps[thread]) {
+                last += step == '+' ? 1 : step == '*' ? 2 : 0;
+            }
         }
         run.after = [=] {
             drain(*container, *got, 0);
@@ -335,9 +418,9 @@ Scenario stack_with(int before, std::vector<std::string> steps) {
                                                    std::move(steps));
 }
 
-template <std::size_t slots = 2>
+template <std::size_t slots = 2, std::size_t segment = 1>
 Scenario unbounded_queue_with(int before, std::vector<std::string> steps) {
-    return threads_with<UnboundedQueue<Item, 1, eager<slots>>>(
+    return threads_with<UnboundedQueue<Item, segment, eager<slots>>>(
         "unbounded queue: an element was lost or doubled", before, std::move(steps));
 }
 
@@ -488,7 +571,10 @@ struct Model {
 const std::vector<Model>& models() {
     static const std::vector<Model> all = {
         {"queue",
-         {queue_hands_over(1), queue_hands_over(2), queue_reuses_a_cell, queue_has_two_consumers}},
+         {queue_hands_over(1), queue_hands_over(2), queue_reuses_a_cell, queue_has_two_consumers,
+          queue_hands_over_batches(0, "2"), queue_hands_over_batches(2, "2"),
+          queue_hands_over_batches(2, "--"), queue_hands_over_batches(1, "+-"),
+          queue_has_two_consumers_of_batches}},
         {"ring_buffer",
          {ring_buffer_hands_over, ring_buffer_hands_over_batches, ring_buffer_is_watched}},
         {"stack",
@@ -500,7 +586,10 @@ const std::vector<Model>& models() {
           unbounded_queue_with(2, {"-", "-"}), unbounded_queue_with(3, {"-", "--"}),
           unbounded_queue_with(0, {"+", "+", "-"}), unbounded_queue_with(1, {"+", "+--"}),
           unbounded_queue_with(1, {"--", "+"}), unbounded_queue_with<3>(1, {"+", "+", "--"}),
-          unbounded_queue_with<1>(2, {"-", "-"})}},
+          unbounded_queue_with<1>(2, {"-", "-"}), unbounded_queue_with<2, 2>(0, {"*", "/"}),
+          unbounded_queue_with<2, 2>(1, {"*", "/"}), unbounded_queue_with<2, 2>(3, {"/", "/"}),
+          unbounded_queue_with(2, {"/", "-"}), unbounded_queue_with(0, {"*", "+"}),
+          unbounded_queue_with(1, {"*", "/"})}},
         {"inbox", {inbox_is_emptied_meanwhile}},
         {"work_stealing_deque",
          {deque_with_a_thief(0, "+-", 1), deque_with_a_thief(2, "-", 2),

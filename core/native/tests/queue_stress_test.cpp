@@ -143,6 +143,56 @@ TEST(many_to_many_by_pointer) {
     stress<ByPointer>({.capacity = 256, .producers = 3, .consumers = 3});
 }
 
+// Producers and consumers of batches beside producers and consumers of single elements.
+TEST(batches_and_single_elements) {
+    constexpr std::uint32_t each = elements / 4;
+    for (const std::size_t capacity : {1, 2, 5, 64}) {
+        Queue<std::unique_ptr<std::uint32_t>> queue(capacity);
+        StartLine start(4);
+        std::atomic<std::uint32_t> received{0};
+        std::atomic<std::uint64_t> sum{0};
+        {
+            Threads threads;
+            for (const std::size_t batch : {std::size_t{1}, std::size_t{7}}) {
+                threads.start([&, batch] {
+                    std::vector<std::unique_ptr<std::uint32_t>> pending;
+                    start.wait();
+                    for (std::uint32_t number = 1; number <= each;) {
+                        while (pending.size() < batch && number <= each) {
+                            pending.push_back(std::make_unique<std::uint32_t>(number++));
+                        }
+                        while (!pending.empty()) {
+                            const std::size_t sent =
+                                queue.push_many(pending.begin(), pending.size());
+                            pending.erase(pending.begin(),
+                                          pending.begin() + static_cast<std::ptrdiff_t>(sent));
+                            if (sent == 0) {
+                                std::this_thread::yield();
+                            }
+                        }
+                    }
+                });
+                threads.start([&, batch] {
+                    start.wait();
+                    while (received.load(std::memory_order_relaxed) < 2 * each) {
+                        const auto got = static_cast<std::uint32_t>(queue.pop_many(
+                            batch, [&sum](std::unique_ptr<std::uint32_t>&& value) noexcept {
+                                const auto owned = std::move(value);
+                                sum.fetch_add(*owned, std::memory_order_relaxed);
+                            }));
+                        received.fetch_add(got, std::memory_order_relaxed);
+                        if (got == 0) {
+                            std::this_thread::yield();
+                        }
+                    }
+                });
+            }
+        }
+        CHECK(sum == std::uint64_t{each} * (each + 1));
+        CHECK(queue.size_approx() == 0);
+    }
+}
+
 // Threads that all push and pop: neither side may starve the other into a deadlock.
 TEST(every_thread_does_both) {
     constexpr std::uint32_t workers = 4;

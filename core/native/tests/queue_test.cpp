@@ -1,4 +1,5 @@
 // Queue on one thread: what it holds, refuses, moves and destroys.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -160,6 +161,46 @@ TEST(visits_elements_in_order) {
     CHECK(queue.try_push(4));  // wraps around
     CHECK((visited() == std::vector<int>{2, 3, 4}));
     CHECK(queue.size_approx() == 3);
+}
+
+TEST(batches_go_in_and_out_in_order) {
+    for (const std::size_t capacity : some_capacities) {
+        Queue<int> queue(capacity);
+        int in = 0;
+        int out = 0;
+        for (std::size_t round = 0; round < 4 * capacity + 3; ++round) {
+            std::vector<int> batch(round % (capacity + 2));
+            for (std::size_t i = 0; i < batch.size(); ++i) {
+                batch[i] = in + static_cast<int>(i);
+            }
+            const std::size_t room = capacity - queue.size_approx();
+            const std::size_t pushed = queue.push_many(batch.begin(), batch.size());
+            CHECK(pushed == std::min(batch.size(), room));
+            in += static_cast<int>(pushed);
+            const std::size_t wanted = (round * 3 + 1) % (capacity + 2);
+            const std::size_t there = queue.size_approx();
+            const std::size_t popped =
+                queue.pop_many(wanted, [&out](int&& value) noexcept { CHECK(value == out++); });
+            CHECK(popped == std::min(wanted, there));
+        }
+        CHECK(in - out == static_cast<int>(queue.size_approx()));
+    }
+}
+
+TEST(a_batch_leaves_what_is_refused) {
+    Queue<std::unique_ptr<int>> queue(2);
+    std::vector<std::unique_ptr<int>> batch;
+    for (int i = 0; i < 3; ++i) {
+        batch.push_back(std::make_unique<int>(i));
+    }
+    CHECK(queue.push_many(batch.begin(), 3) == 2);
+    CHECK(batch[0] == nullptr && batch[1] == nullptr && *batch[2] == 2);
+    CHECK(queue.push_many(batch.begin() + 2, 1) == 0);
+    CHECK(queue.push_many(batch.begin(), 0) == 0);
+    CHECK(queue.pop_many(0, [](std::unique_ptr<int>&&) noexcept {}) == 0);
+    CHECK(queue.pop_many(1, [](std::unique_ptr<int>&& value) noexcept { CHECK(*value == 0); }) ==
+          1);
+    CHECK(**queue.try_pop() == 1);
 }
 
 TEST(respects_alignment) {

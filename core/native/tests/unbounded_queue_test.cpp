@@ -1,6 +1,8 @@
 // UnboundedQueue on one thread: order over the edges of segments, and what is destroyed.
 #include "flowcoro/lockfree/unbounded_queue.hpp"
 
+#include <algorithm>
+#include <cstddef>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -96,6 +98,39 @@ TEST(respects_alignment) {
     UnboundedQueue<OverAligned> queue;
     queue.push(OverAligned{});
     CHECK(queue.try_pop()->value == 0);
+}
+
+TEST(batches_go_over_the_edges_of_segments) {
+    UnboundedQueue<int, 4> queue;
+    int in = 0;
+    int out = 0;
+    for (std::size_t round = 0; round < 60; ++round) {
+        std::vector<int> batch(round % 11);
+        for (int& value : batch) {
+            value = in++;
+        }
+        CHECK(queue.push_many(batch.begin(), batch.size()) == batch.size());
+        const std::size_t wanted = (round * 5 + 2) % 13;
+        const auto there = static_cast<std::size_t>(in - out);
+        CHECK(queue.pop_many(wanted, [&out](int&& value) noexcept { CHECK(value == out++); }) ==
+              std::min(wanted, there));
+        CHECK(queue.empty_approx() == (in == out));
+    }
+    queue.pop_many(1'000, [&out](int&& value) noexcept { CHECK(value == out++); });
+    CHECK(in == out);
+    CHECK(queue.empty_approx());
+}
+
+TEST(batches_move_values) {
+    UnboundedQueue<std::unique_ptr<int>, 2> queue;
+    std::vector<std::unique_ptr<int>> batch;
+    for (int i = 0; i < 5; ++i) {
+        batch.push_back(std::make_unique<int>(i));
+    }
+    CHECK(queue.push_many(batch.begin(), batch.size()) == 5);
+    CHECK(batch[4] == nullptr);
+    CHECK(queue.pop_many(3, [](std::unique_ptr<int>&&) noexcept {}) == 3);
+    CHECK(**queue.try_pop() == 3);
 }
 
 TEST(visits_what_is_there_first_to_last) {

@@ -24,6 +24,10 @@
 // "Full" and "free for the next lap" never look alike: a lap, 2^shift, is at least 2 since it
 // exceeds the capacity. (Vyukov's original confuses them when there is a single cell.)
 //
+// A batch (push_many, pop_many) wins several positions by one CAS: first it looks at the stamps of
+// the cells in a row. One whose turn it is remains so until somebody wins its position, which
+// nobody can before the first of the batch is won; so if the CAS succeeds, all are its own.
+//
 // Memory orders
 // -------------
 //   stamp load    acquire   pairs with the release below: a producer sees the slot after the
@@ -57,6 +61,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -150,6 +155,63 @@ class Queue {
         }
     }
 
+    // Moves elements from [first, first + count) to the end, as many as there is room for in a
+    // row, one right after the other. Returns how many; the others are left as they were.
+    template <std::random_access_iterator Iterator>
+    [[nodiscard]] std::size_t push_many(Iterator first, std::size_t count) noexcept {
+        static_assert(std::is_nothrow_constructible_v<T, decltype(std::move(*first))>);
+        position at = tail_.load(detail::memory_order_relaxed);
+        for (;;) {
+            const Run run = run_from(at, count, 0);
+            if (run.length != 0 &&
+                tail_.compare_exchange_strong(at, run.end, detail::memory_order_relaxed,
+                                              detail::memory_order_relaxed)) {
+                for (std::size_t i = 0; i < run.length; ++i, at = next(at)) {
+                    Cell& cell = cells_[index_of(at)];
+                    std::construct_at(
+                        std::addressof(cell.value),
+                        std::move(first[static_cast<std::iter_difference_t<Iterator>>(i)]));
+                    cell.stamp.store(at + 1, detail::memory_order_release);
+                }
+                return run.length;
+            }
+            if (run.length == 0) {
+                if (!run.passed) {
+                    return 0;
+                }
+                at = tail_.load(detail::memory_order_relaxed);
+            }
+        }
+    }
+
+    // Moves the first elements out, as many as there are in a row, `count` at most, by calling
+    // sink(T&&) with each in order. Returns how many. `sink` must not throw.
+    template <typename Sink>
+    std::size_t pop_many(std::size_t count, Sink&& sink) noexcept {
+        static_assert(std::is_nothrow_invocable_v<Sink&, T&&>, "pop_many needs a nothrow sink");
+        position at = head_.load(detail::memory_order_relaxed);
+        for (;;) {
+            const Run run = run_from(at, count, 1);
+            if (run.length != 0 &&
+                head_.compare_exchange_strong(at, run.end, detail::memory_order_relaxed,
+                                              detail::memory_order_relaxed)) {
+                for (std::size_t i = 0; i < run.length; ++i, at = next(at)) {
+                    Cell& cell = cells_[index_of(at)];
+                    sink(std::move(cell.value));
+                    std::destroy_at(std::addressof(cell.value));
+                    cell.stamp.store(at + one_lap_, detail::memory_order_release);
+                }
+                return run.length;
+            }
+            if (run.length == 0) {
+                if (!run.passed) {
+                    return 0;
+                }
+                at = head_.load(detail::memory_order_relaxed);
+            }
+        }
+    }
+
     // Exact when nobody else uses the queue; otherwise a value it had about now, always in
     // [0, capacity()].
     [[nodiscard]] std::size_t size_approx() const noexcept {
@@ -199,6 +261,32 @@ class Queue {
             T value;
         };
     };
+
+    // Cells in a row that are ready for the same side.
+    struct Run {
+        position end;
+        std::size_t length;
+        bool passed;  // whether another thread has used the next one already
+    };
+
+    // From position `at` on, `count` at most. `ready` is what the stamp is ahead of its position:
+    // 0, free; 1, full. Who wins `at` by CAS has won them all: a cell that is ready stays so until
+    // the position moves past it, and that goes in order.
+    [[nodiscard]] Run run_from(position at, std::size_t count, position ready) const noexcept {
+        Run run{at, 0, false};
+        while (run.length < count) {
+            const position stamp =
+                cells_[index_of(run.end)].stamp.load(detail::memory_order_acquire);
+            const std::int64_t turn = difference(stamp, run.end + ready);
+            if (turn != 0) {
+                run.passed = turn > 0;
+                break;
+            }
+            run.end = next(run.end);
+            ++run.length;
+        }
+        return run;
+    }
 
     static std::size_t checked(std::size_t capacity) {
         if (capacity == 0) {

@@ -13,9 +13,9 @@
 //                    segment to its next, by whoever finds it behind.
 //   head_            the segment that is being emptied. Moved on by CAS likewise, only after
 //                    tail_ has left the segment, by the consumer that then retires it.
-//   segment.tail     next cell to fill. Counted up by producers; at or above the capacity it
-//                    means "full".
-//   segment.head     next cell to empty. Moved up by one by CAS, by consumers.
+//   segment.tail     next cell to fill. Counted up by producers, by as many as they have; at or
+//                    above the capacity it means "full".
+//   segment.head     next cell to empty. Moved up by CAS, by consumers, past cells that are full.
 //   segment.next     the next segment; set once, by CAS from null, by the producer that made it,
 //                    with its element in it.
 //   cell.full        set once by the producer that drew the cell, after it wrote the value.
@@ -45,8 +45,11 @@
 // at work in it. Up to a few segments are held back (tuning). The destructor drains.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
+#include <iterator>
 #include <memory>
+#include <new>
 #include <optional>
 #include <type_traits>
 #include <utility>
@@ -145,6 +148,39 @@ class UnboundedQueue {
         push(T(value));
     }
 
+    // Moves elements from [first, first + count) to the end; others' may come in between. Returns
+    // how many: less than `count` only when there was no memory for the others, which are left as
+    // they were.
+    template <std::random_access_iterator Iterator>
+    [[nodiscard]] std::size_t push_many(Iterator first, std::size_t count) noexcept {
+        static_assert(std::is_same_v<std::iter_reference_t<Iterator>, T&>);
+        const auto element = [&first](std::size_t i) noexcept -> T& {
+            return first[static_cast<std::iter_difference_t<Iterator>>(i)];
+        };
+        std::size_t pushed = 0;
+        Guard guard(domain_, tail_);
+        while (pushed < count) {
+            Segment* const segment = guard.get();
+            if (segment->tail.load(detail::memory_order_relaxed) < SegmentCapacity) {
+                // Draws as many cells as it could use; those past the last are nobody's.
+                const std::size_t wanted = std::min(count - pushed, SegmentCapacity);
+                std::size_t at = segment->tail.fetch_add(wanted, detail::memory_order_relaxed);
+                const std::size_t end = std::min(at + wanted, SegmentCapacity);
+                for (; at < end; ++at, ++pushed) {
+                    segment->fill(at, std::move(element(pushed)));
+                }
+                continue;
+            }
+            try {
+                pushed += append(*segment, element(pushed)) ? 1 : 0;
+            } catch (const std::bad_alloc&) {
+                return pushed;
+            }
+            guard.move_on(tail_);
+        }
+        return pushed;
+    }
+
     // Moves the first element out; std::nullopt when empty.
     [[nodiscard]] std::optional<T> try_pop() noexcept {
         Guard guard(domain_, head_);
@@ -166,6 +202,45 @@ class UnboundedQueue {
             }
             leave(guard, next);
         }
+    }
+
+    // Moves the first elements out, `count` at most, by calling sink(T&&) with each in order.
+    // Returns how many. `sink` must not throw.
+    template <typename Sink>
+    std::size_t pop_many(std::size_t count, Sink&& sink) noexcept {
+        static_assert(std::is_nothrow_invocable_v<Sink&, T&&>, "pop_many needs a nothrow sink");
+        std::size_t popped = 0;
+        Guard guard(domain_, head_);
+        while (popped < count) {
+            Segment* const segment = guard.get();
+            std::size_t at = segment->head.load(detail::memory_order_relaxed);
+            if (at < SegmentCapacity) {
+                // Cells in a row that are full; who wins the first by CAS has won them all.
+                const std::size_t most = std::min(count - popped, SegmentCapacity - at);
+                std::size_t end = at;
+                while (end < at + most &&
+                       segment->cells[end].full.load(detail::memory_order_acquire)) {
+                    ++end;
+                }
+                if (end == at) {
+                    break;
+                }
+                if (segment->head.compare_exchange_strong(at, end, detail::memory_order_relaxed,
+                                                          detail::memory_order_relaxed)) {
+                    for (; at < end; ++at, ++popped) {
+                        sink(std::move(segment->cells[at].value));
+                        std::destroy_at(std::addressof(segment->cells[at].value));
+                    }
+                }
+                continue;
+            }
+            Segment* const next = segment->next.load(detail::memory_order_acquire);
+            if (next == nullptr) {
+                break;
+            }
+            leave(guard, next);
+        }
+        return popped;
     }
 
     // Whether the first element was not there about now.
