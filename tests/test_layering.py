@@ -33,7 +33,9 @@ MAY_IMPORT = {
 # The layers of the core, lowest first, as `flowcoro/__init__.py` states them.
 CORE_LAYERS = [
     {"errors", "hookspecs", "_backoff", "_deadline", "_describe"},
-    {"_native", "lockfree", "memory"},
+    {"_native"},
+    {"_waiting"},
+    {"lockfree", "memory"},
     {"config"},
     {"plugins"},
     {"loops"},
