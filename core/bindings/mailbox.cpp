@@ -46,7 +46,9 @@ struct Batch {
 
     static PyObject* call(PyObject* self, PyObject* /*args*/, PyObject* /*kwargs*/) {
         for (const nb::object& waiter : of(self)->close()) {
-            Waiter::of(waiter).finish_future();
+            if (!Waiter::of(waiter).finish_future()) {
+                Waiter::of(waiter).undelivered();
+            }
         }
         Py_RETURN_NONE;
     }
