@@ -3,7 +3,7 @@
 
 NB_MODULE(_native, module) {
     module.doc() =
-        "The native core. Private: import the public names from `flowcoro.lockfree` and `.memory`.";
+        "The native core. Private: import from `flowcoro.lockfree`, `.memory` and `.scheduler`.";
 #if defined(NDEBUG)
     // What a daemon thread or another module still holds at exit is no fault of this one.
     nanobind::set_leak_warnings(false);
@@ -12,4 +12,5 @@ NB_MODULE(_native, module) {
     flowcoro::bindings::bind_waiter(module);
     flowcoro::bindings::bind_lockfree(module);
     flowcoro::bindings::bind_memory(module);
+    flowcoro::bindings::bind_scheduler(module);
 }

@@ -37,7 +37,9 @@ inline void release(PyObject* item) noexcept {
 }
 
 inline void release(nb::object&& item) noexcept {
-    release(item.release().ptr());
+    if (item.is_valid()) {
+        release(item.release().ptr());
+    }
 }
 
 }  // namespace flowcoro::bindings

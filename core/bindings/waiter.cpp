@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "imported.hpp"
 #include "mailbox.hpp"
 #include "wait_list.hpp"
 
@@ -33,22 +34,10 @@ void drop(PyObject*& member) noexcept {
     Py_XDECREF(std::exchange(member, nullptr));
 }
 
-// asyncio's _get_running_loop, imported when it is first needed.
-PyObject* running_loop_function() {
-    static detail::atomic<PyObject*> function{nullptr};
-    PyObject* known = function.load(detail::memory_order_acquire);
-    if (known == nullptr) {
-        nb::object fresh = nb::module_::import_("asyncio.events").attr("_get_running_loop");
-        if (function.compare_exchange_strong(known, fresh.ptr(), detail::memory_order_acq_rel,
-                                             detail::memory_order_acquire)) {
-            known = fresh.release().ptr();  // for good
-        }
-    }
-    return known;
-}
+Imported running_loop_function("asyncio.events", "_get_running_loop");
 
 nb::object running_loop() {
-    nb::object loop = nb::steal(PyObject_CallNoArgs(running_loop_function()));
+    nb::object loop = nb::steal(PyObject_CallNoArgs(running_loop_function.get()));
     if (!loop.is_valid()) {
         nb::raise_python_error();
     }
@@ -120,6 +109,10 @@ void make_once_type() {
 Resumable*& current_resumable() noexcept {
     static thread_local Resumable* current = nullptr;
     return current;
+}
+
+unsigned fork_generation() noexcept {
+    return forks;
 }
 
 bool is_waiter(PyObject* object) noexcept {
@@ -281,7 +274,7 @@ bool Waiter::wake_loop() noexcept {
         return false;  // the collector was here
     }
     if (loop_thread_ == PyThread_get_thread_ident()) {
-        const nb::object loop = nb::steal(PyObject_CallNoArgs(running_loop_function()));
+        const nb::object loop = nb::steal(PyObject_CallNoArgs(running_loop_function.get()));
         if (loop.ptr() == loop_) {
             return finish_future();
         }

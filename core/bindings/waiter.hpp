@@ -63,6 +63,9 @@ bool waiter_attach(PyObject* waiter, Resumable* resumable) noexcept;
 // not be called. False: it was called, or is being called, by another thread.
 bool waiter_detach(PyObject* waiter) noexcept;
 
+// How many forks lie between this process and the one that loaded us.
+unsigned fork_generation() noexcept;
+
 // Whether `object` is a Waiter.
 bool is_waiter(PyObject* object) noexcept;
 

@@ -1,12 +1,15 @@
 # Written by core/bindings/check_stubs.py --update: change the bindings instead.
-"""The native core. Private: import the public names from `flowcoro.lockfree` and `.memory`."""
+"""The native core. Private: import from `flowcoro.lockfree`, `.memory` and `.scheduler`."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, final, overload
+from typing import Any, Generic, Self, TypeVar, TypeVarTuple, final, overload
 
 _T = TypeVar("_T")
 _D = TypeVar("_D")
+_R = TypeVar("_R")
+_R_co = TypeVar("_R_co", covariant=True)
+_Ts = TypeVarTuple("_Ts")
 
 def build_info() -> dict[str, str]:
     """How this extension was built.
@@ -837,3 +840,213 @@ class ObjectPool(Generic[_T]):
     @property
     def max_idle(self) -> int:
         """How many objects it keeps for later at most."""
+
+class Handle(Generic[_R_co]):
+    """A task on a scheduler, and what came of it.
+
+    `await handle` gives the result, in a coroutine on any asyncio loop or any of FlowCoro's
+    schedulers; cancelling who awaits cancels the task as well (`asyncio.shield` keeps it). Threads
+    call `result`. Any thread may call any method.
+    """
+
+    def done(self) -> bool:
+        """Whether it has ended, in whatever way."""
+
+    def running(self) -> bool:
+        """Whether a worker is at it right now; a coroutine that awaits is not running."""
+
+    def cancelled(self) -> bool:
+        """Whether it ended by being cancelled."""
+
+    def cancel(self) -> bool:
+        """Ask the task to end.
+
+        What has not begun never will. A coroutine gets `asyncio.CancelledError` where it awaits, at
+        once or the next time, and may clean up or decline, as an `asyncio.Task` may. A callable that
+        has begun cannot be stopped.
+
+        Returns:
+            Whether it was asked: `False` when it has ended, or is a callable that has begun.
+        """
+
+    def result(self, timeout: float | None = None) -> _R_co:
+        """The result; blocks this thread until there is one.
+
+        Args:
+            timeout: Seconds, from 0 on; `None` or infinity waits for ever.
+
+        Raises:
+            BaseException: What left the task, with its traceback.
+            asyncio.CancelledError: It was cancelled.
+            TimeoutError: It has not ended in time.
+            RuntimeError: It has not ended, and the calling thread is a worker of its scheduler, which
+                must not be blocked: await the handle there. Or the task is lost: this process was forked.
+            TypeError: `timeout` is not a number.
+            ValueError: `timeout` is negative or NaN.
+        """
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What left the task; `None` when it returned. Blocks and raises as `result` does,
+        but for the task's own exception.
+        """
+
+    def add_done_callback(self, callback: Callable[[Handle[_R_co]], object]) -> None:
+        """Have `callback(handle)` called at the end.
+
+        On the worker that ended the task, or, when it has ended or is cancelled before it began, here
+        and now. What leaves a callback goes to `sys.unraisablehook`.
+
+        Raises:
+            TypeError: `callback` is not callable.
+        """
+
+    def __await__(self) -> Generator[Any, Any, _R_co]:
+        """Wait for the end.
+
+        Raises:
+            BaseException: What left the task.
+            asyncio.CancelledError: It was cancelled, or who awaits is.
+        """
+
+    def __repr__(self) -> str: ...
+
+class Scheduler:
+    """What the schedulers have in common."""
+
+    def shutdown(
+        self, *, wait: bool = True, cancel_pending: bool = False, timeout: float | None = None
+    ) -> None:
+        """End: nothing more is accepted from outside, and what there is comes to its end.
+
+        Tasks that are under way may still schedule more, so that they can end. May be called again,
+        for instance to wait longer.
+
+        Args:
+            wait: Whether to block this thread until all tasks have ended and the threads are gone.
+            cancel_pending: Whether to cancel what has not begun, and coroutines where they await;
+                nothing at all can be scheduled any more then.
+            timeout: Seconds to wait at most, from 0 on; `None` or infinity waits for ever.
+
+        Raises:
+            TimeoutError: Not all has ended in time. The message names what has not. It goes on.
+            RuntimeError: On a worker of this scheduler, which cannot wait for itself: pass
+                `wait=False`.
+            TypeError: `timeout` is not a number.
+            ValueError: `timeout` is negative or NaN.
+        """
+
+    @property
+    def num_threads(self) -> int:
+        """How many workers it has."""
+
+    @property
+    def unfinished(self) -> int:
+        """How many tasks have not ended: about now."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether `shutdown` was called."""
+
+    def on_worker(self) -> bool:
+        """Whether the calling thread is one of its workers."""
+
+class Alarm:
+    """Wakes one coroutine after a time."""
+
+    def __init__(self, scheduler: Scheduler, seconds: float) -> None: ...
+    def cancel(self) -> None:
+        """Nobody waits any more."""
+
+    @property
+    def waiter(self) -> Waiter:
+        """What to await."""
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the scheduler ended before the time had come."""
+
+class WorkStealingScheduler(Scheduler):
+    """Threads that each have their own tasks and take others' when they have none."""
+
+    def __init__(self, num_threads: int) -> None: ...
+    @overload
+    def schedule(self, task: Callable[[*_Ts], Coroutine[Any, Any, _R]], *args: *_Ts) -> Handle[_R]:
+        """Have a worker run `task`; do not wait for it.
+
+        Args:
+            task: A callable, or a coroutine. When the callable returns a coroutine, as an `async def`
+                function does, that is run as well, and its result is the task's.
+            *args: The callable's arguments.
+
+        Returns:
+            The handle, to be awaited or asked for the result.
+
+        The context variables are those of the caller, as a copy. A coroutine may await handles,
+        `sleep`, `yield_now` and the containers of `flowcoro.lockfree`, and goes on on any worker.
+
+        Raises:
+            TypeError: `task` is neither, or there are arguments for a coroutine.
+            RuntimeError: The scheduler was shut down, or this is the child of a fork.
+        """
+
+    @overload
+    def schedule(self, task: Callable[[*_Ts], _R], *args: *_Ts) -> Handle[_R]: ...
+    @overload
+    def schedule(self, task: Coroutine[Any, Any, _R], /) -> Handle[_R]: ...
+    @overload
+    def schedule_local(
+        self, task: Callable[[*_Ts], Coroutine[Any, Any, _R]], *args: *_Ts
+    ) -> Handle[_R]:
+        """As `schedule`, to the front of the calling worker's own tasks.
+
+        Raises:
+            TypeError: As `schedule`.
+            RuntimeError: The calling thread is not a worker of this scheduler; or as `schedule`.
+        """
+
+    @overload
+    def schedule_local(self, task: Callable[[*_Ts], _R], *args: *_Ts) -> Handle[_R]: ...
+    @overload
+    def schedule_local(self, task: Coroutine[Any, Any, _R], /) -> Handle[_R]: ...
+
+class PriorityScheduler(Scheduler):
+    """Threads that begin what is more urgent first, and forget nothing."""
+
+    def __init__(self, num_threads: int, starvation_bound: int = 64) -> None: ...
+    @overload
+    def schedule(
+        self, task: Callable[[*_Ts], Coroutine[Any, Any, _R]], *args: *_Ts, priority: int = 1
+    ) -> Handle[_R]:
+        """Have a worker run `task`; do not wait for it.
+
+        Args:
+            task: A callable, or a coroutine. When the callable returns a coroutine, as an `async def`
+                function does, that is run as well, and its result is the task's.
+            *args: The callable's arguments.
+
+        Returns:
+            The handle, to be awaited or asked for the result.
+
+        The context variables are those of the caller, as a copy. A coroutine may await handles,
+        `sleep`, `yield_now` and the containers of `flowcoro.lockfree`, and goes on on any worker.
+
+        Raises:
+            TypeError: `task` is neither, or there are arguments for a coroutine.
+            RuntimeError: The scheduler was shut down, or this is the child of a fork.
+        """
+
+    @overload
+    def schedule(
+        self, task: Callable[[*_Ts], _R], *args: *_Ts, priority: int = 1
+    ) -> Handle[_R]: ...
+    @overload
+    def schedule(self, task: Coroutine[Any, Any, _R], /, *, priority: int = 1) -> Handle[_R]: ...
+    @property
+    def starvation_bound(self) -> int:
+        """How many more urgent tasks are begun before one that waits, at most; more workers than one may each begin one more."""
+
+def shutdown_all() -> None:
+    """End all schedulers there are, as the interpreter does when it ends.
+
+    What was scheduled is run; a coroutine that would wait is cancelled.
+    """

@@ -1,4 +1,4 @@
-"""The waiting half of `flowcoro.lockfree`: coroutines over the native containers.
+"""The waiting half of `flowcoro.lockfree` and `flowcoro.scheduler`: coroutines over native waiters.
 
 They follow the protocol at the top of `core/bindings/wait_list.hpp`. An item is taken or put
 without an `await` on the way to the caller, so a cancellation never finds one in between; and
@@ -10,11 +10,12 @@ Only coroutines belong here. Blocking calls and the lists of waiters are native.
 
 from __future__ import annotations
 
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Generator
+from typing import Any, Generic, Protocol, TypeVar
 
-from flowcoro._native import Waiter
+from flowcoro._native import Handle, Waiter
 
-__all__ = ["Gets", "Puts", "PutsAtOnce", "Steals"]
+__all__ = ["Gets", "Puts", "PutsAtOnce", "Steals", "await_handle"]
 
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
@@ -161,3 +162,17 @@ class PutsAtOnce(Generic[_T]):
             MemoryError: There is no memory for it.
         """
         self.try_put(item)
+
+
+def await_handle(handle: Handle[_T]) -> Generator[Any, Any, _T]:
+    """What `Handle.__await__` returns: ends with the task, or ends the task with who awaits."""
+    waiter = handle._join()
+    if waiter is not None:
+        try:
+            yield from waiter.__await__()
+        except BaseException:
+            handle.cancel()
+            raise
+        finally:
+            handle._leave(waiter)
+    return handle.result(0)

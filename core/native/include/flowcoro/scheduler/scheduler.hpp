@@ -116,6 +116,9 @@ class Scheduler {
     // Whether the calling thread is one of the workers.
     [[nodiscard]] bool on_worker() const noexcept { return current_scheduler_ == this; }
 
+    // The calling thread's number among the workers, which it must be one of.
+    [[nodiscard]] std::size_t worker_index() const noexcept { return current_worker_; }
+
     [[nodiscard]] SchedulerStats stats() const noexcept {
         SchedulerStats sum;
         for (std::size_t i = 0; i < workers_; ++i) {
@@ -189,9 +192,6 @@ class Scheduler {
         job.meet(Fate::abandon);
         return false;
     }
-
-    // The calling thread's number among the workers, which it must be one of.
-    static std::size_t current_worker() noexcept { return current_worker_; }
 
     void count_executed(std::size_t worker) noexcept { count(counters_[worker].executed); }
 

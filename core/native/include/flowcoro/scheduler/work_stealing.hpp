@@ -82,7 +82,7 @@ class WorkStealingScheduler final : public Scheduler {
         if (!on_worker()) {
             throw std::logic_error("not on a worker of this scheduler");
         }
-        lanes_[current_worker()].deque.push(&work, detail::memory_order_seq_cst);
+        lanes_[worker_index()].deque.push(&work, detail::memory_order_seq_cst);
         idle().added_by_worker();
     }
 
@@ -92,7 +92,7 @@ class WorkStealingScheduler final : public Scheduler {
         if (!on_worker()) {
             return submit_global(work);
         }
-        Lane& lane = lanes_[current_worker()];
+        Lane& lane = lanes_[worker_index()];
         if (Runnable* const before = lane.slot.exchange(&work, detail::memory_order_seq_cst)) {
             lane.deque.push(before, detail::memory_order_seq_cst);
         }
@@ -215,7 +215,7 @@ class WorkStealingScheduler final : public Scheduler {
     // Newest first without exception: it is most likely what is waited for, and smaller than what
     // waits. The oldest, run on top of this stack, would bring about as much again, and so on.
     bool run_one() {
-        const std::size_t worker = current_worker();
+        const std::size_t worker = worker_index();
         Lane& lane = lanes_[worker];
         Runnable* work = lane.deque.pop().value_or(nullptr);
         if (work == nullptr && (work = take_slot(lane)) == nullptr &&

@@ -1,0 +1,69 @@
+// WorkerThread: how a native scheduler's worker joins and leaves the interpreter.
+//
+// A worker has a thread state of its own from its first moment to its last. It attaches (takes the
+// GIL, where there is one) when it is to run something of Python's, stays attached from one task
+// to the next, and detaches before it looks for more work or sleeps.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+
+#include "bindings.hpp"
+#include "flowcoro/scheduler/scheduler.hpp"
+
+namespace flowcoro::bindings {
+
+class WorkerThread final : public scheduler::WorkerHooks {
+  public:
+    void on_start(std::size_t /*worker*/) override {
+        gil_state_ = PyGILState_Ensure();
+        state_ = PyEval_SaveThread();
+    }
+
+    void on_stop(std::size_t /*worker*/) override {
+        attach();
+        PyGILState_Release(gil_state_);
+        state_ = nullptr;
+        attached_ = false;
+    }
+
+    void before_wait(std::size_t /*worker*/) override {
+        if (attached_) {
+            attached_ = false;
+            PyEval_SaveThread();
+        }
+    }
+
+    // On a worker, before anything of Python's.
+    static void attach() {
+        if (!attached_) {
+            PyEval_RestoreThread(state_);
+            attached_ = true;
+            turns_ = 0;
+            since_ = Clock::now();
+        }
+    }
+
+    // On an attached worker, between two tasks. Tasks that run no bytecode never look whether
+    // another thread wants the GIL, so the worker offers it, as often as the interpreter would.
+    static void take_turns() {
+        if (++turns_ % 64 == 0) {
+            const Clock::time_point now = Clock::now();
+            if (now - since_ > std::chrono::milliseconds(5)) {
+                PyEval_RestoreThread(PyEval_SaveThread());
+                since_ = now;
+            }
+        }
+    }
+
+  private:
+    using Clock = std::chrono::steady_clock;
+
+    static inline thread_local PyThreadState* state_ = nullptr;
+    static inline thread_local PyGILState_STATE gil_state_{};
+    static inline thread_local bool attached_ = false;
+    static inline thread_local unsigned turns_ = 0;
+    static inline thread_local Clock::time_point since_{};
+};
+
+}  // namespace flowcoro::bindings
