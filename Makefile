@@ -12,6 +12,8 @@ DISTRIBUTIONS := core flowcoro-http flowcoro-db plugins/flowcoro-observability
 NATIVE_SOURCES := $(shell find core/native/include core/bindings core/CMakeLists.txt -type f 2>/dev/null)
 SETUP := $(VENV)/.set-up
 NATIVE_BUILD := core/native/build
+BENCH_PYTHON ?= $(BIN)/python
+BENCH_OPTIONS ?=
 FREE_THREADED_HOME ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flowcoro/python-free-threaded-3.13
 FREE_THREADED_PYTHON ?= $(FREE_THREADED_HOME)/bin/python3.13t
 FREE_THREADED_VENV := $(VENV)-free-threaded
@@ -21,7 +23,7 @@ QUIETLY := > /dev/null
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-python test-packaging test-free-threaded coverage lint \
+.PHONY: help setup demo test test-python test-packaging test-free-threaded bench coverage lint \
 	format types layering docs native-test native-sanitize native-coverage native-bench stubs \
 	wheels clean
 
@@ -59,13 +61,13 @@ $(FREE_THREADED_HOME)/bin/python3.13t:
 	tests/free_threaded/build_python.sh $(FREE_THREADED_HOME)
 
 # Without core's dependencies, since msgspec refuses to be built for a free-threaded 3.13 and
-# watchfiles has no wheel for it: what the native-facing tests need stands
+# watchfiles has no wheel for it: what the native-facing tests and the benchmarks need stands
 # here. hypothesis is the last without an extension in Rust, which has no such wheel either.
 $(FREE_THREADED_VENV)/.set-up: $(SETUP) $(FREE_THREADED_PYTHON)
 	$(UV) venv --quiet --clear --python $(FREE_THREADED_PYTHON) $(FREE_THREADED_VENV)
 	$(UV) pip install --quiet --python $(FREE_THREADED_VENV)/bin/python \
 		--constraint $(CONSTRAINTS) \
-		anyio packaging pluggy pytest pytest-timeout
+		anyio janus numpy packaging pluggy pytest pytest-timeout
 	$(UV) pip install --quiet --python $(FREE_THREADED_VENV)/bin/python --no-deps \
 		--build-constraints $(CONSTRAINTS) --reinstall-package flowcoro \
 		hypothesis==6.155.7 sortedcontainers --editable core
@@ -75,6 +77,11 @@ $(FREE_THREADED_VENV)/.set-up: $(SETUP) $(FREE_THREADED_PYTHON)
 test-free-threaded: $(FREE_THREADED_VENV)/.set-up ## Test core without the GIL (first builds a Python)
 	PYTHONPATH=tests/free_threaded $(FREE_THREADED_VENV)/bin/python -m pytest \
 		-p gil_guard -p no:flowcoro $(FREE_THREADED_TESTS)
+
+bench: $(SETUP) ## Compare with peers (BENCH_OPTIONS=--quick)
+	for each in tests/benchmarks/bench_*.py; do \
+		$(BENCH_PYTHON) $$each $(BENCH_OPTIONS) || exit 1; \
+	done
 
 lint: $(SETUP) ## Check style of Python and C++
 	$(BIN)/ruff check .
@@ -88,7 +95,7 @@ format: $(SETUP) ## Rewrite Python and C++ in the house style
 
 types: $(SETUP) stubs ## Check types (mypy, strict)
 	$(BIN)/mypy
-	for folder in docs/examples/live tests/free_threaded; do \
+	for folder in docs/examples/live tests/benchmarks tests/free_threaded; do \
 		MYPYPATH=$$folder $(BIN)/mypy $$folder || exit 1; \
 	done
 

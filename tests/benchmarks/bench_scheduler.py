@@ -1,0 +1,169 @@
+"""`flowcoro.scheduler.WorkStealingScheduler` against `concurrent.futures`.
+
+Empty tasks show what scheduling costs. Work that releases the GIL shows how it scales: with
+two workers each compresses or sorts its own block. Pure Python work scales only where there
+is no GIL; elsewhere two workers show what contending for it costs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import random
+import zlib
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any, Protocol, cast
+
+from _harness import Bench, Benchmark, Contender, main
+
+WORKERS = 2
+MIB = 1 << 20
+
+
+class Handle(Protocol):
+    """A task that was scheduled."""
+
+    def result(self, timeout: float | None = None) -> object: ...
+
+
+class Scheduler(AbstractContextManager[Any], Protocol):
+    """What the benchmarks use of ours."""
+
+    def schedule(self, fn: Callable[..., object], *args: object) -> Handle: ...
+    def map(self, fn: Callable[..., object], *iterables: Iterable[object]) -> Iterable[object]: ...
+
+
+def make_scheduler(workers: int) -> Scheduler:
+    """Make one of ours."""
+    module = importlib.import_module("flowcoro.scheduler")
+    return cast("Scheduler", module.WorkStealingScheduler(workers))
+
+
+def nothing() -> None:
+    """Do nothing."""
+
+
+def empty_tasks(bench: Bench) -> None:
+    """Tasks that do nothing are scheduled one by one, then all are waited for."""
+    count = bench.count(50_000)
+    with make_scheduler(WORKERS) as ours, ThreadPoolExecutor(WORKERS) as theirs:
+
+        def contender(start: Callable[[Callable[[], None]], Handle]) -> Contender:
+            def run() -> None:
+                for handle in [start(nothing) for _ in range(count)]:
+                    handle.result()
+
+            return run
+
+        bench.compare(
+            f"empty tasks, {WORKERS} workers",
+            {
+                "schedule": contender(ours.schedule),
+                "ThreadPoolExecutor.submit": contender(theirs.submit),
+            },
+            unit="tasks",
+            operations=count,
+        )
+
+
+def one_at_a_time(bench: Bench) -> None:
+    """Each empty task is waited for before the next: what waking a worker costs."""
+    count = bench.count(5_000)
+    with make_scheduler(WORKERS) as ours, ThreadPoolExecutor(WORKERS) as theirs:
+
+        def contender(start: Callable[[Callable[[], None]], Handle]) -> Contender:
+            def run() -> None:
+                for _ in range(count):
+                    start(nothing).result()
+
+            return run
+
+        bench.compare(
+            f"one empty task at a time, {WORKERS} workers",
+            {
+                "schedule": contender(ours.schedule),
+                "ThreadPoolExecutor.submit": contender(theirs.submit),
+            },
+            unit="tasks",
+            operations=count,
+        )
+
+
+def scaling(
+    bench: Bench, title: str, work: Callable[[Any], object], blocks: list[Any], unit: str
+) -> None:
+    """Map `work` over `blocks`: ours with all workers first, then what it is compared to."""
+    names = {workers: f"{workers} worker{'s' * (workers > 1)}" for workers in (WORKERS, 1)}
+    with ExitStack() as stack:
+
+        def contender(
+            pool: Callable[[Callable[[Any], object], list[Any]], Iterable[object]],
+        ) -> Contender:
+            return lambda: list(pool(work, blocks))
+
+        contenders = {
+            f"map, {name}": contender(stack.enter_context(make_scheduler(workers)).map)
+            for workers, name in names.items()
+        }
+        contenders |= {
+            f"ThreadPoolExecutor.map, {name}": contender(
+                stack.enter_context(ThreadPoolExecutor(workers)).map
+            )
+            for workers, name in names.items()
+        }
+        bench.compare(title, contenders, unit=unit, operations=len(blocks))
+
+
+def compressing(bench: Bench) -> None:
+    """zlib releases the GIL."""
+    block = bytes(random.Random(7).choices(b"etaoin shrdlu", k=MIB))
+    blocks = [block] * bench.count(16)
+    scaling(bench, "zlib.compress of 1 MiB", lambda data: zlib.compress(data, 1), blocks, "blocks")
+
+
+def sorting(bench: Bench) -> None:
+    """numpy releases the GIL."""
+    title = "numpy.sort of 100,000 numbers"
+    try:
+        import numpy as np
+    except ImportError:
+        bench.not_measured(title, "numpy is not installed")
+        return
+    block = np.random.default_rng(7).random(100_000)
+    scaling(bench, title, np.sort, [block] * bench.count(32), "blocks")
+
+
+def counting(bench: Bench) -> None:
+    """Python code holds the GIL, where there is one."""
+
+    def work(limit: int) -> int:
+        total = 0
+        for number in range(limit):
+            total += number * number
+        return total
+
+    blocks = [bench.count(50_000)] * 32
+    scaling(bench, "pure Python, a loop of 50,000", work, blocks, "calls")
+
+
+def scheduler(bench: Bench) -> None:
+    """All of them, once there is a scheduler."""
+    benchmarks: tuple[Benchmark, ...] = (
+        empty_tasks,
+        one_at_a_time,
+        compressing,
+        sorting,
+        counting,
+    )
+    for benchmark in benchmarks:
+        try:
+            benchmark(bench)
+        except ModuleNotFoundError as error:
+            if error.name != "flowcoro.scheduler":
+                raise
+            bench.not_measured(benchmark.__name__, "flowcoro.scheduler is missing")
+
+
+if __name__ == "__main__":
+    main("flowcoro.scheduler.WorkStealingScheduler", [scheduler], peers=["numpy"])
