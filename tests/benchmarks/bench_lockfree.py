@@ -13,6 +13,7 @@ import queue
 import threading
 from collections.abc import Awaitable, Callable
 from itertools import repeat
+from time import thread_time
 from typing import Protocol, cast
 
 import janus
@@ -49,6 +50,7 @@ def pairs(bench: Bench) -> None:
         },
         unit="pairs",
         operations=count,
+        clock=thread_time,
     )
 
 
@@ -77,6 +79,7 @@ def batches(bench: Bench) -> None:
         {f"{OURS}, put_many and get_many": at_once, "queue.SimpleQueue, one by one": one_by_one},
         unit="items",
         operations=count * BATCH,
+        clock=thread_time,
     )
 
 
@@ -251,7 +254,9 @@ def hand_over(bench: Bench) -> None:
         if hasattr(Queue, "aget"):
             benchmark(bench)
         else:
-            bench.not_measured(benchmark.__name__, "Queue.put, get, aput and aget are missing")
+            bench.not_measured(
+                benchmark.__name__.replace("_", " "), "Queue.put, get, aput and aget are missing"
+            )
 
 
 if __name__ == "__main__":

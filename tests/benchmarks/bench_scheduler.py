@@ -162,7 +162,9 @@ def scheduler(bench: Bench) -> None:
         except ModuleNotFoundError as error:
             if error.name != "flowcoro.scheduler":
                 raise
-            bench.not_measured(benchmark.__name__, "flowcoro.scheduler is missing")
+            bench.not_measured(
+                benchmark.__name__.replace("_", " "), "flowcoro.scheduler is missing"
+            )
 
 
 if __name__ == "__main__":
