@@ -17,7 +17,7 @@ BENCH_OPTIONS ?=
 FREE_THREADED_HOME ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flowcoro/python-free-threaded-3.13
 FREE_THREADED_PYTHON ?= $(FREE_THREADED_HOME)/bin/python3.13t
 FREE_THREADED_VENV := $(VENV)-free-threaded
-FREE_THREADED_TESTS ?= $(wildcard $(patsubst %,core/tests/test_%*.py,lockfree memory scheduler))
+FREE_THREADED_TESTS ?= $(wildcard $(patsubst %,core/tests/test_%*.py,lockfree memory scheduler waiter))
 QUIETLY := > /dev/null
 
 export PATH := $(abspath $(BIN)):$(PATH)
