@@ -21,10 +21,7 @@ class Alarm final : public scheduler::Runnable {
   public:
     // Starts at once. Raises RuntimeError when the scheduler was shut down.
     Alarm(PyObject* self, std::shared_ptr<Engine> engine, std::chrono::nanoseconds after)
-        : Runnable(&Alarm::ring),
-          self_(self),
-          engine_(std::move(engine)),
-          waiter_(Waiter::make()) {
+        : Runnable(&Alarm::ring), self_(self), engine_(std::move(engine)), waiter_(Waiter::make()) {
         engine_->check_open();
         Py_INCREF(self_);
         try {

@@ -15,8 +15,8 @@ using Deadline = std::optional<std::chrono::steady_clock::time_point>;
 // Raises TypeError: "<expected>, not '<type of got>'".
 [[noreturn]] void raise_wrong_type(const char* expected, nb::handle got);
 
-// How many of something: an integer from 1 to `most`. `name` is the argument's. Raises TypeError for
-// another type, ValueError below 1, OverflowError above `most`.
+// How many of something: an integer from 1 to `most`. `name` is the argument's. Raises TypeError
+// for another type, ValueError below 1, OverflowError above `most`.
 std::size_t count_from(nb::handle value, const char* name, long long most);
 
 // An integer from 1 to 2^31. Raises TypeError, ValueError (below), OverflowError (above).

@@ -178,8 +178,9 @@ void bind_alarm(nb::module_& module) {
             nb::sig("def __init__(self, scheduler: Scheduler, seconds: float) -> None"))
         .def("cancel", &Alarm::cancel, nb::sig("def cancel(self) -> None"),
              "Nobody waits any more.")
-        .def_prop_ro("waiter", [](const Alarm& self) { return self.waiter(); },
-                     nb::sig("def waiter(self) -> Waiter"), "What to await.")
+        .def_prop_ro(
+            "waiter", [](const Alarm& self) { return self.waiter(); },
+            nb::sig("def waiter(self) -> Waiter"), "What to await.")
         .def_prop_ro("abandoned", &Alarm::abandoned, nb::sig("def abandoned(self) -> bool"),
                      "Whether the scheduler ended before the time had come.");
 }
@@ -219,18 +220,20 @@ Raises:
         `wait=False`.
     TypeError: `timeout` is not a number.
     ValueError: `timeout` is negative or NaN.)")
-        .def_prop_ro("num_threads",
-                     [](const PyScheduler& self) { return self.engine()->native().workers(); },
-                     nb::sig("def num_threads(self) -> int"), "How many workers it has.")
-        .def_prop_ro("unfinished",
-                     [](const PyScheduler& self) { return self.engine()->unfinished(); },
-                     nb::sig("def unfinished(self) -> int"),
-                     "How many tasks have not ended: about now.")
-        .def_prop_ro("closed", [](const PyScheduler& self) { return self.engine()->closing(); },
-                     nb::sig("def closed(self) -> bool"), "Whether `shutdown` was called.")
-        .def("on_worker", [](const PyScheduler& self) { return self.engine()->on_worker(); },
-             nb::sig("def on_worker(self) -> bool"),
-             "Whether the calling thread is one of its workers.");
+        .def_prop_ro(
+            "num_threads",
+            [](const PyScheduler& self) { return self.engine()->native().workers(); },
+            nb::sig("def num_threads(self) -> int"), "How many workers it has.")
+        .def_prop_ro(
+            "unfinished", [](const PyScheduler& self) { return self.engine()->unfinished(); },
+            nb::sig("def unfinished(self) -> int"), "How many tasks have not ended: about now.")
+        .def_prop_ro(
+            "closed", [](const PyScheduler& self) { return self.engine()->closing(); },
+            nb::sig("def closed(self) -> bool"), "Whether `shutdown` was called.")
+        .def(
+            "on_worker", [](const PyScheduler& self) { return self.engine()->on_worker(); },
+            nb::sig("def on_worker(self) -> bool"),
+            "Whether the calling thread is one of its workers.");
 }
 
 constexpr const char* schedule_doc = R"(Have a worker run `task`; do not wait for it.
@@ -261,7 +264,8 @@ void bind_work_stealing(nb::module_& module) {
                           nb::args arguments) {
         return schedule(self, task, arguments, Priority::normal, Engine::Place::local);
     };
-    constexpr const char* local_doc = R"(As `schedule`, to the front of the calling worker's own tasks.
+    constexpr const char* local_doc =
+        R"(As `schedule`, to the front of the calling worker's own tasks.
 
 Raises:
     TypeError: As `schedule`.
@@ -272,11 +276,10 @@ Raises:
         .def(
             "__init__",
             [](PyWorkStealingScheduler* self, nb::handle threads) {
-                new (self) PyWorkStealingScheduler(Engine::stealing(count_from(
-                    threads, "num_threads", scheduler::Scheduler::max_workers)));
+                new (self) PyWorkStealingScheduler(Engine::stealing(
+                    count_from(threads, "num_threads", scheduler::Scheduler::max_workers)));
             },
-            nb::arg("num_threads").none(),
-            nb::sig("def __init__(self, num_threads: int) -> None"))
+            nb::arg("num_threads").none(), nb::sig("def __init__(self, num_threads: int) -> None"))
         .def("schedule", any, nb::arg("task").none(), nb::arg("args"),
              FLOWCORO_SCHEDULE_SIG("schedule", "Callable[[*_Ts], Coroutine[Any, Any, _R]]",
                                    "*args: *_Ts", "_R"),
@@ -319,16 +322,19 @@ void bind_priority(nb::module_& module) {
             nb::arg("starvation_bound").none() =
                 scheduler::PriorityScheduler::default_starvation_bound,
             nb::sig("def __init__(self, num_threads: int, starvation_bound: int = 64) -> None"))
-        .def("schedule", any, nb::arg("task").none(), nb::arg("args"), nb::arg("priority").none() = 1,
+        .def("schedule", any, nb::arg("task").none(), nb::arg("args"),
+             nb::arg("priority").none() = 1,
              FLOWCORO_SCHEDULE_SIG("schedule", "Callable[[*_Ts], Coroutine[Any, Any, _R]]",
                                    "*args: *_Ts, priority: int = 1", "_R"),
              schedule_doc)
-        .def("schedule", any, nb::arg("task").none(), nb::arg("args"), nb::arg("priority").none() = 1,
+        .def("schedule", any, nb::arg("task").none(), nb::arg("args"),
+             nb::arg("priority").none() = 1,
              FLOWCORO_SCHEDULE_SIG("schedule", "Callable[[*_Ts], _R]",
                                    "*args: *_Ts, priority: int = 1", "_R"))
-        .def("schedule", any, nb::arg("task").none(), nb::arg("args"), nb::arg("priority").none() = 1,
-             FLOWCORO_SCHEDULE_SIG("schedule", "Coroutine[Any, Any, _R]",
-                                   "/, *, priority: int = 1", "_R"))
+        .def("schedule", any, nb::arg("task").none(), nb::arg("args"),
+             nb::arg("priority").none() = 1,
+             FLOWCORO_SCHEDULE_SIG("schedule", "Coroutine[Any, Any, _R]", "/, *, priority: int = 1",
+                                   "_R"))
         .def_prop_ro(
             "starvation_bound",
             [](const PyPriorityScheduler& self) { return self.engine()->starvation_bound(); },

@@ -38,8 +38,8 @@ std::shared_ptr<Engine> Engine::stealing(std::size_t workers) {
 
 std::shared_ptr<Engine> Engine::by_priority(std::size_t workers, std::size_t starvation_bound) {
     const std::shared_ptr<Engine> engine(new Engine);
-    auto native = std::make_unique<scheduler::PriorityScheduler>(workers, starvation_bound,
-                                                                 &engine->hooks_);
+    auto native =
+        std::make_unique<scheduler::PriorityScheduler>(workers, starvation_bound, &engine->hooks_);
     engine->priority_ = native.get();
     engine->native_ = std::move(native);
     enlist(engine);

@@ -46,7 +46,8 @@ class Engine : public std::enable_shared_from_this<Engine> {
     Engine& operator=(const Engine&) = delete;
     ~Engine() = default;
 
-    // Where a new or resumed handle goes. The caller's reference to it goes along. Raises MemoryError.
+    // Where a new or resumed handle goes. The caller's reference to it goes along. Raises
+    // MemoryError.
     enum class Place : unsigned char { any, local, next, behind };
     void submit(Handle& handle, Place place);
 

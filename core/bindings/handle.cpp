@@ -369,8 +369,7 @@ void Handle::wait(const Deadline& deadline) {
         }
         leave(waiter);
         if (!in_time && !is_done()) {
-            PyErr_Format(PyExc_TimeoutError, "%s has not ended within the timeout",
-                         name().c_str());
+            PyErr_Format(PyExc_TimeoutError, "%s has not ended within the timeout", name().c_str());
             nb::raise_python_error();
         }
     }
@@ -449,8 +448,8 @@ const char* Handle::status() const noexcept {
 }
 
 int Handle::traverse(visitproc visit, void* arg) const {
-    for (const nb::object* const each : {&task_, &arguments_, &context_, &result_, &error_,
-                                         &pending_error_, &waiter_}) {
+    for (const nb::object* const each :
+         {&task_, &arguments_, &context_, &result_, &error_, &pending_error_, &waiter_}) {
         Py_VISIT(each->ptr());
     }
     for (const nb::object& callback : callbacks_) {

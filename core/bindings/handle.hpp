@@ -42,8 +42,8 @@ void set_handle_type(PyTypeObject* type) noexcept;
 
 class Handle final : public scheduler::Runnable, public Resumable {
   public:
-    // A new Python object, submitted. `task` is a callable for `arguments`, a tuple, or a coroutine.
-    // Raises TypeError, RuntimeError (closed), MemoryError.
+    // A new Python object, submitted. `task` is a callable for `arguments`, a tuple, or a
+    // coroutine. Raises TypeError, RuntimeError (closed), MemoryError.
     static nb::object schedule(const std::shared_ptr<Engine>& engine, nb::handle task,
                                nb::handle arguments, scheduler::Priority priority,
                                Engine::Place place);

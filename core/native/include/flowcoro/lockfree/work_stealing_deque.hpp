@@ -14,6 +14,8 @@
 //   bottom_      the position after the newest. Written by the owner alone.
 //   top_         the oldest position. Moved up by one by CAS, by the thief that wins the
 //                element there or by the owner when it takes the last one.
+//   known_top_   a value that top_ had: the owner's, which so looks at the thieves' line only when
+//                the array may be full.
 //   array_       the present array. Replaced by the owner with one of twice the size that
 //                holds the same elements at the same positions.
 //   cell         written by the owner only, and only at positions >= bottom_. A thief may read
@@ -133,10 +135,12 @@ class WorkStealingDeque {
     // own next seq_cst load sees what came before that empty(), publishes by seq_cst.
     void push(T&& value, detail::memory_order publication = detail::memory_order_release) {
         const position bottom = bottom_.load(detail::memory_order_relaxed);
-        const position top = top_.load(detail::memory_order_acquire);  // beyond the model
         Array* array = array_.load(detail::memory_order_relaxed);
-        if (static_cast<std::size_t>(bottom - top) >= array->size()) {
-            array = grow(*array, top, bottom);
+        if (static_cast<std::size_t>(bottom - known_top_) >= array->size()) {
+            known_top_ = top_.load(detail::memory_order_acquire);  // beyond the model
+            if (static_cast<std::size_t>(bottom - known_top_) >= array->size()) {
+                array = grow(*array, known_top_, bottom);
+            }
         }
         array->put(bottom, store(std::move(value)));
         bottom_.store(bottom + 1, publication);
@@ -284,6 +288,7 @@ class WorkStealingDeque {
 
     // The owner's line, then the thieves'.
     alignas(detail::destructive_interference_size) detail::atomic<position> bottom_{0};
+    position known_top_ = 0;
     alignas(detail::destructive_interference_size) detail::atomic<position> top_{0};
 };
 

@@ -277,8 +277,11 @@ class Scheduler {
 
     // Null when the worker is to leave.
     Runnable* wait_for_work(std::size_t me) noexcept {
-        if (Runnable* const work = abandoning() ? nullptr : next(me)) {
-            return work;
+        if (!abandoning()) {
+            Runnable* work = next(me);
+            if (work != nullptr || (work = find(me)) != nullptr) {
+                return work;
+            }
         }
         if (hooks_ != nullptr) {
             hooks_->before_wait(me);

@@ -14,8 +14,9 @@
 // A worker takes: what is in its slot, but at most `max_streak` times in a row, so that two tasks
 // that wake each other do not keep the others waiting; the newest of its deque; the oldest of
 // the injector; and then searches: the other workers' deques and slots, from a random one on,
-// and the injector again. Every `fairness`th time it looks into the injector first, then at the
-// oldest end of its own deque: newest first alone could keep the oldest waiting for ever.
+// and the injector again. From a victim that has plenty it takes several. Every `fairness`th time
+// it looks into the injector first, then at the oldest end of its own deque: newest first alone
+// could keep the oldest waiting for ever.
 //
 // Memory orders: the deque's and the queue's are theirs. For parking (idle.hpp) what a worker
 // submits is published by a seq_cst store (deque) or exchange (slot), and has_work() looks by
@@ -114,6 +115,9 @@ class WorkStealingScheduler final : public Scheduler {
 
     static constexpr std::uint32_t fairness = 61;  // a prime, to be in step with nothing
     static constexpr std::uint32_t max_streak = 4;
+    static constexpr std::size_t plenty = 64;
+    static constexpr std::size_t at_once = 16;
+    static_assert(at_once < lockfree::WorkStealingDeque<Runnable*>::default_capacity);
 
     struct alignas(detail::destructive_interference_size) Lane {
         lockfree::WorkStealingDeque<Runnable*> deque;
@@ -156,6 +160,9 @@ class WorkStealingScheduler final : public Scheduler {
         random ^= random << 5U;
         for (std::size_t i = 0, victim = random % workers(); i < workers(); ++i) {
             if (Runnable* const work = rob(lanes_[victim])) {
+                if (victim != worker) {
+                    take_more(lanes_[victim], lanes_[worker]);
+                }
                 return work;
             }
             victim = victim + 1 == workers() ? 0 : victim + 1;
@@ -188,6 +195,23 @@ class WorkStealingScheduler final : public Scheduler {
     Runnable* take_back() noexcept override { return pop_injector(); }
 
     Runnable* pop_injector() noexcept { return injector_.try_pop().value_or(nullptr); }
+
+    // From a victim that has plenty, a few more: so that its line is not fetched for each. Who has
+    // little has large ones, mostly, as in divide and conquer; those are better shared one by one.
+    // `to` is empty, and has room for so many without growing: nothing can fail.
+    void take_more(Lane& from, Lane& to) noexcept {
+        if (from.deque.size_approx() < plenty) {
+            return;
+        }
+        for (std::size_t i = 0; i < at_once; ++i) {
+            const auto stolen = from.deque.steal();
+            if (stolen.outcome != lockfree::Steal::taken) {
+                break;
+            }
+            to.deque.push(*stolen.value, detail::memory_order_seq_cst);
+        }
+        idle().added_by_worker();
+    }
 
     static Runnable* rob(Lane& lane) noexcept {
         Runnable* const work = steal_from(lane);
