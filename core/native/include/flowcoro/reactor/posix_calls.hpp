@@ -1,0 +1,274 @@
+// The system calls behind the operations, for backends that make them themselves.
+//
+// attempt() is one try that does not block, of what sockets and pipes can do; perform() is what
+// files can do, and blocks. Both give the operation's result or a negated errno value, and
+// neither knows who calls.
+#pragma once
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#if defined(__linux__)
+#    include <sys/sendfile.h>
+#endif
+
+#include <cerrno>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+
+#include "flowcoro/reactor/operation.hpp"
+
+namespace flowcoro::reactor {
+
+namespace posix {
+
+#if defined(MSG_NOSIGNAL)
+inline constexpr int no_signal = MSG_NOSIGNAL;
+#else
+inline constexpr int no_signal = 0;  // there the socket has SO_NOSIGPIPE
+#endif
+
+// Of a call that gives -1 and errno; again when a signal came between.
+template <typename Call>
+std::int64_t result_of(const Call& call) noexcept {
+    for (;;) {
+        const auto result = call();
+        if (result >= 0) {
+            return static_cast<std::int64_t>(result);
+        }
+        if (errno != EINTR) {
+            return errno == EWOULDBLOCK ? -EAGAIN : -errno;
+        }
+    }
+}
+
+inline std::int64_t set_flags(int fd) noexcept {
+    if (::fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ||
+        ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK) < 0) {
+        const int error = errno;
+        ::close(fd);
+        return -error;
+    }
+#if defined(SO_NOSIGPIPE)
+    const int yes = 1;
+    ::setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &yes, sizeof yes);
+#endif
+    return fd;
+}
+
+inline std::int64_t accept(int listener) noexcept {
+#if defined(__linux__) || defined(__FreeBSD__)
+    return result_of(
+        [&] { return ::accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC); });
+#else
+    const std::int64_t fd = result_of([&] { return ::accept(listener, nullptr, nullptr); });
+    return fd < 0 ? fd : set_flags(static_cast<int>(fd));
+#endif
+}
+
+inline bool is_writable(int fd) noexcept {
+    pollfd asked{fd, POLLOUT, 0};
+    return ::poll(&asked, 1, 0) == 1;
+}
+
+inline std::int64_t connect(Connect& operation) noexcept {
+    if (!operation.under_way) {
+        const auto* const address = reinterpret_cast<const sockaddr*>(&operation.address);
+        if (::connect(operation.fd, address, operation.address_size) == 0) {
+            return 0;
+        }
+        // Interrupted, it goes on by itself. EAGAIN (a Unix socket's full backlog) is an error:
+        // no event would tell of room.
+        if (errno != EINPROGRESS && errno != EINTR) {
+            return errno == EAGAIN ? -ECONNREFUSED : -errno;
+        }
+        operation.under_way = true;
+        return -EAGAIN;
+    }
+    if (!is_writable(operation.fd)) {
+        return -EAGAIN;
+    }
+    int error = 0;
+    socklen_t size = sizeof error;
+    if (::getsockopt(operation.fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0) {
+        error = errno;
+    }
+    return -error;
+}
+
+inline std::int64_t recv(int fd, std::byte* into, std::size_t size) noexcept {
+    const std::int64_t result = result_of([&] { return ::recv(fd, into, size, 0); });
+    return result != -ENOTSOCK ? result : result_of([&] { return ::read(fd, into, size); });
+}
+
+inline std::int64_t send(int fd, const std::byte* from, std::size_t size) noexcept {
+    const std::int64_t result = result_of([&] { return ::send(fd, from, size, no_signal); });
+    return result != -ENOTSOCK ? result : result_of([&] { return ::write(fd, from, size); });
+}
+
+inline std::int64_t sendv(int fd, std::span<const iovec> from) noexcept {
+    msghdr message{};
+    message.msg_iov = const_cast<iovec*>(from.data());
+    message.msg_iovlen = static_cast<decltype(message.msg_iovlen)>(from.size());
+    const std::int64_t result = result_of([&] { return ::sendmsg(fd, &message, no_signal); });
+    if (result != -ENOTSOCK) {
+        return result;
+    }
+    return result_of([&] { return ::writev(fd, from.data(), static_cast<int>(from.size())); });
+}
+
+inline std::int64_t sendfile(const SendFile& operation) noexcept {
+#if defined(__linux__)
+    return result_of([&] {
+        off_t offset = operation.offset;
+        return ::sendfile(operation.fd, operation.file, &offset, operation.size);
+    });
+#elif defined(__APPLE__)
+    off_t size = static_cast<off_t>(operation.size);
+    const int result =
+        ::sendfile(operation.file, operation.fd, operation.offset, &size, nullptr, 0);
+    return result == 0 || size > 0 ? size : -errno;
+#else
+    off_t sent = 0;
+    const int result = ::sendfile(operation.file, operation.fd, operation.offset, operation.size,
+                                  nullptr, &sent, 0);
+    return result == 0 || sent > 0 ? sent : -errno;
+#endif
+}
+
+inline std::int64_t poll(int fd, unsigned events) noexcept {
+    pollfd asked{fd, static_cast<short>(events), 0};
+    const std::int64_t result = result_of([&] { return ::poll(&asked, 1, 0); });
+    return result > 0    ? static_cast<std::int64_t>(static_cast<unsigned short>(asked.revents))
+           : result == 0 ? -EAGAIN
+                         : result;
+}
+
+inline std::chrono::nanoseconds time_of(const timespec& time) noexcept {
+    return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
+}
+
+inline std::int64_t stat(Stat& operation) noexcept {
+    struct stat found{};
+    const int flags = operation.follow_links ? 0 : AT_SYMLINK_NOFOLLOW;
+    const std::int64_t result =
+        result_of([&] { return ::fstatat(AT_FDCWD, operation.path, &found, flags); });
+    if (result == 0) {
+        operation.info.size = static_cast<std::uint64_t>(found.st_size);
+        operation.info.inode = static_cast<std::uint64_t>(found.st_ino);
+        operation.info.device = static_cast<std::uint64_t>(found.st_dev);
+        operation.info.mode = static_cast<std::uint32_t>(found.st_mode);
+        operation.info.links = static_cast<std::uint32_t>(found.st_nlink);
+        operation.info.owner = static_cast<std::uint32_t>(found.st_uid);
+        operation.info.group = static_cast<std::uint32_t>(found.st_gid);
+#if defined(__APPLE__)
+        operation.info.modified = time_of(found.st_mtimespec);
+        operation.info.accessed = time_of(found.st_atimespec);
+        operation.info.changed = time_of(found.st_ctimespec);
+#else
+        operation.info.modified = time_of(found.st_mtim);
+        operation.info.accessed = time_of(found.st_atim);
+        operation.info.changed = time_of(found.st_ctim);
+#endif
+    }
+    return result;
+}
+
+inline std::int64_t fsync(const Fsync& operation) noexcept {
+#if defined(__APPLE__)
+    return result_of([&] { return ::fcntl(operation.fd, F_FULLFSYNC); });
+#else
+    return result_of(
+        [&] { return operation.data_only ? ::fdatasync(operation.fd) : ::fsync(operation.fd); });
+#endif
+}
+
+}  // namespace posix
+
+// One try of a socket's operation; -EAGAIN: not now. Not for multishot operations.
+inline std::int64_t attempt(Operation& operation) noexcept {
+    switch (operation.kind()) {
+        case Kind::accept:
+            return posix::accept(static_cast<Accept&>(operation).fd);
+        case Kind::connect:
+            return posix::connect(static_cast<Connect&>(operation));
+        case Kind::recv: {
+            const auto& recv = static_cast<Recv&>(operation);
+            return posix::recv(recv.fd, recv.into.data(), recv.into.size());
+        }
+        case Kind::send: {
+            const auto& send = static_cast<Send&>(operation);
+            return posix::send(send.fd, send.from.data(), send.from.size());
+        }
+        case Kind::sendv: {
+            const auto& sendv = static_cast<SendV&>(operation);
+            return posix::sendv(sendv.fd, sendv.from);
+        }
+        case Kind::recvmsg: {
+            const auto& recv = static_cast<RecvMsg&>(operation);
+            return posix::result_of([&] { return ::recvmsg(recv.fd, recv.message, recv.flags); });
+        }
+        case Kind::sendmsg: {
+            const auto& send = static_cast<SendMsg&>(operation);
+            return posix::result_of(
+                [&] { return ::sendmsg(send.fd, send.message, send.flags | posix::no_signal); });
+        }
+        case Kind::sendfile:
+            return posix::sendfile(static_cast<SendFile&>(operation));
+        case Kind::poll: {
+            const auto& poll = static_cast<PollFd&>(operation);
+            return posix::poll(poll.fd, poll.events);
+        }
+        default:
+            return -EINVAL;
+    }
+}
+
+// A file's operation. Blocks.
+inline std::int64_t perform(Operation& operation) noexcept {
+    switch (operation.kind()) {
+        case Kind::read_at: {
+            const auto& read = static_cast<ReadAt&>(operation);
+            return posix::result_of([&] {
+                return ::pread(read.fd, read.into.data(), read.into.size(),
+                               static_cast<off_t>(read.offset));
+            });
+        }
+        case Kind::write_at: {
+            const auto& write = static_cast<WriteAt&>(operation);
+            return posix::result_of([&] {
+                return ::pwrite(write.fd, write.from.data(), write.from.size(),
+                                static_cast<off_t>(write.offset));
+            });
+        }
+        case Kind::fsync:
+            return posix::fsync(static_cast<Fsync&>(operation));
+        case Kind::open: {
+            const auto& open = static_cast<Open&>(operation);
+            return posix::result_of(
+                [&] { return ::open(open.path, open.flags | O_CLOEXEC, open.mode); });
+        }
+        case Kind::stat:
+            return posix::stat(static_cast<Stat&>(operation));
+        case Kind::rename: {
+            const auto& rename = static_cast<Rename&>(operation);
+            return posix::result_of([&] { return ::rename(rename.from, rename.to); });
+        }
+        case Kind::unlink: {
+            const auto& unlink = static_cast<Unlink&>(operation);
+            return posix::result_of([&] {
+                return ::unlinkat(AT_FDCWD, unlink.path, unlink.directory ? AT_REMOVEDIR : 0);
+            });
+        }
+        default:
+            return -EINVAL;
+    }
+}
+
+}  // namespace flowcoro::reactor

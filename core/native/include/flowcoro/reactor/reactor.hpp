@@ -1,0 +1,179 @@
+// Reactor: submits operations to the kernel and reaps their completions.
+//
+// The seam is "operation completed": a backend may have the kernel do the operation (io_uring), or
+// do it itself when the descriptor is ready (epoll, kqueue). Who uses a reactor cannot tell.
+//
+// Protocol: a reactor belongs to the thread that made it or, before the first call, was given it.
+// All calls are that thread's but wake(), which is anybody's. Handlers are called by run_once()
+// only, so never from within start() or cancel(), and never two at a time; they may start
+// and cancel operations and timers, but not call run_once() or destroy the reactor.
+//
+//   ready_   operations that are complete but for the call of their handler.
+//   woken_   whether a wake() is on its way: set by who wakes, cleared by run_once() before it
+//            looks for what it was woken for. Acquire-release on both sides, so that what was
+//            done before a wake() that made no system call is seen as well.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <utility>
+
+#include "flowcoro/detail/atomic.hpp"
+#include "flowcoro/reactor/operation.hpp"
+#include "flowcoro/reactor/timer_heap.hpp"
+
+namespace flowcoro::reactor {
+
+struct Options {
+    // Timers may be late by as much, so that those that are due at about the same time need one
+    // wake-up only.
+    Clock::duration timer_slack{0};
+
+    // Threads for file operations where the kernel does not do them asynchronously.
+    std::size_t file_threads = 4;
+};
+
+class Reactor {
+  public:
+    Reactor(const Reactor&) = delete;
+    Reactor& operator=(const Reactor&) = delete;
+
+    // Completes what is in flight (as cancelled, where it can be) and calls the handlers; timers
+    // are dropped. In the child of a fork it only gives back what is this process's own.
+    virtual ~Reactor() = default;
+
+    [[nodiscard]] virtual const char* name() const noexcept = 0;
+
+    // Begins an operation that is not in flight. Whatever goes wrong is told by its completion.
+    void start(Operation& operation) noexcept {
+        operation.in_flight_ = true;
+        operation.cancelled_ = operation.over_ = operation.picked_ = false;
+        ++in_flight_;
+        do_start(operation);
+    }
+
+    // Asks for the end of an operation. It completes in any case: with -ECANCELED, or as it would
+    // have, when that was faster. Nothing happens if it is not in flight.
+    void cancel(Operation& operation) noexcept {
+        if (operation.in_flight_ && !operation.cancelled_ && !operation.over_) {
+            operation.cancelled_ = true;
+            do_cancel(operation);
+        }
+    }
+
+    // Sets a timer, anew if it is set. The time is the monotonic clock's. Throws std::bad_alloc.
+    void set(Timer& timer, Clock::time_point when) {
+        unset(timer);
+        timers_.insert(timer, when);
+    }
+
+    // Nothing happens if it is not set.
+    void unset(Timer& timer) noexcept {
+        if (timer.is_set()) {
+            timers_.remove(timer);
+        }
+    }
+
+    // Waits until something completes, a timer is due, somebody calls wake(), or the time is over
+    // (none: for ever; 0: only looks). Calls the handlers. Returns how many it called.
+    std::size_t run_once(std::optional<Clock::duration> timeout = std::nullopt) {
+        handled_ = 0;
+        woken_.exchange(false, detail::memory_order_acq_rel);
+        poll(how_long(timeout));
+        ring_timers();
+        handle_ready();
+        return handled_;
+    }
+
+    // Makes a run_once() that waits, or the next one, return. Any thread, also a signal handler.
+    void wake() noexcept {
+        if (!woken_.exchange(true, detail::memory_order_acq_rel)) {
+            do_wake();
+        }
+    }
+
+    // Operations that have not completed for the last time.
+    [[nodiscard]] std::size_t in_flight() const noexcept { return in_flight_; }
+
+    [[nodiscard]] std::size_t timers() const noexcept { return timers_.size(); }
+
+  protected:
+    explicit Reactor(const Options& options) noexcept : options_(options) {}
+
+    // The operation is over: its handler is called with `result` in this run_once() or the next.
+    void complete(Operation& operation, std::int64_t result) noexcept {
+        operation.result_ = result;
+        operation.over_ = true;
+        ready_.push_back(operation);
+    }
+
+    // Calls the handler at once, from within poll().
+    void deliver(Operation& operation, Completion&& completion) {
+        ++handled_;
+        if (!completion.more) {
+            operation.in_flight_ = false;
+            --in_flight_;
+        }
+        operation.handler_(operation, std::move(completion));
+    }
+
+    [[nodiscard]] const Options& options() const noexcept { return options_; }
+
+    void handle_ready() {
+        // Of those that are there now; what their handlers bring about waits for its turn.
+        OperationList now = std::exchange(ready_, OperationList());
+        while (Operation* const operation = now.pop_front()) {
+            deliver(*operation, Completion{operation->result_, false, {}});
+        }
+    }
+
+    [[nodiscard]] bool has_ready() const noexcept { return !ready_.empty(); }
+
+  private:
+    virtual void do_start(Operation& operation) noexcept = 0;
+    virtual void do_cancel(Operation& operation) noexcept = 0;
+    virtual void do_wake() noexcept = 0;
+
+    // Waits at most so long, and completes or delivers what is over.
+    virtual void poll(std::optional<Clock::duration> timeout) = 0;
+
+    [[nodiscard]] std::optional<Clock::duration> how_long(
+        std::optional<Clock::duration> timeout) const noexcept {
+        if (!ready_.empty()) {
+            return Clock::duration::zero();
+        }
+        if (timers_.empty()) {
+            return timeout;
+        }
+        const Clock::duration left = std::max(
+            timers_.earliest() + options_.timer_slack - Clock::now(), Clock::duration::zero());
+        return timeout ? std::min(*timeout, left) : left;
+    }
+
+    // Those that are due; not those that their handlers set, even when these are due as well.
+    void ring_timers() {
+        if (timers_.empty()) {
+            return;
+        }
+        const Clock::time_point now = Clock::now();
+        const std::uint64_t last = timers_.sequence();
+        while (!timers_.empty() && timers_.earliest() <= now && timers_.first_sequence() <= last) {
+            Timer& timer = timers_.first();
+            timers_.remove(timer);
+            ++handled_;
+            timer.ring();
+        }
+    }
+
+    const Options options_;
+    OperationList ready_;
+    TimerHeap timers_;
+    std::size_t in_flight_ = 0;
+    std::size_t handled_ = 0;
+    detail::atomic<bool> woken_{false};
+};
+
+}  // namespace flowcoro::reactor

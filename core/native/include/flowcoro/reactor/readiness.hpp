@@ -1,0 +1,532 @@
+// ReadinessReactor: completes operations on a kernel that tells when a descriptor is ready.
+//
+// The Poller (epoll.hpp, kqueue.hpp) knows the kernel; this knows the operations. A descriptor is
+// registered once, edge-triggered for both directions, when an operation has to wait on it for
+// the first time; from then on no call but the operation itself is made.
+//
+// Protocol
+// --------
+//   side.ready     whether a try may succeed. Set by an event, and at first; cleared by a try that
+//                  did not, and by a stream's short read, which has emptied it: what comes after
+//                  that brings an event of its own. After a hang-up, of which there is one event
+//                  only, short reads tell nothing.
+//   side.waiting   operations of this direction, tried in their order. A new one is tried at once
+//                  when nothing waits before it, so its completion needs no event.
+//   polls          PollFd operations: looked at on every event.
+//   resume_        descriptors whose multishot operations have more to do: they are given
+//                  a few rounds each at a time, so that none starves the others.
+//   files, closing how many file operations are in the pool, and the Close that waits for them.
+//
+// A handler may do anything to the descriptor that it is called for; so whatever was looked at
+// before a handler was called is looked at again afterwards. Descriptors are never freed.
+#pragma once
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "flowcoro/reactor/file_pool.hpp"
+#include "flowcoro/reactor/operation.hpp"
+#include "flowcoro/reactor/posix_calls.hpp"
+#include "flowcoro/reactor/reactor.hpp"
+
+namespace flowcoro::reactor {
+
+// What an event tells of a descriptor.
+struct Readiness {
+    bool readable = false;
+    bool writable = false;
+    bool hung_up = false;  // the peer has sent all, or an error is pending
+};
+
+// Poller: name; add(fd) -> 0 or an errno; wait(timeout, visit(fd, Readiness)); wake(); and a
+// destructor that gives back what it holds.
+template <typename Poller>
+class ReadinessReactor final : public Reactor {
+  public:
+    // Throws std::system_error when the kernel refuses, std::bad_alloc.
+    explicit ReadinessReactor(const Options& options = {})
+        : Reactor(options), files_(*this, options.file_threads) {}
+
+    ~ReadinessReactor() override {
+        if (poller_.is_child()) {
+            files_.forget_threads();
+            return;
+        }
+        stopping_ = true;
+        for (const std::unique_ptr<Descriptor>& descriptor : descriptors_) {
+            if (descriptor != nullptr) {
+                cancel_all(*descriptor);
+            }
+        }
+        end_files(files_.cancel_if([](const Operation&) { return true; }));
+        files_.stop();
+        take_done_files();
+        while (has_ready()) {
+            handle_ready();
+        }
+    }
+
+    [[nodiscard]] const char* name() const noexcept override { return Poller::name; }
+
+  private:
+    static constexpr int rounds_at_once = 16;
+
+    struct Side {
+        OperationList waiting;
+        bool ready = true;
+    };
+
+    struct Descriptor {
+        explicit Descriptor(int number) noexcept : fd(number) {}
+
+        const int fd;
+        Side in;
+        Side out;
+        OperationList polls;
+        bool registered = false;
+        bool hung_up = false;
+        bool resumed = false;
+        std::optional<bool> is_stream;
+        std::size_t files = 0;
+        Close* closing = nullptr;
+    };
+
+    static int fd_of(const Operation& operation) noexcept {
+        switch (operation.kind()) {
+            case Kind::accept:
+                return static_cast<const Accept&>(operation).fd;
+            case Kind::accept_multishot:
+                return static_cast<const AcceptMultishot&>(operation).fd;
+            case Kind::connect:
+                return static_cast<const Connect&>(operation).fd;
+            case Kind::recv:
+                return static_cast<const Recv&>(operation).fd;
+            case Kind::recv_multishot:
+                return static_cast<const RecvMultishot&>(operation).fd;
+            case Kind::send:
+                return static_cast<const Send&>(operation).fd;
+            case Kind::sendv:
+                return static_cast<const SendV&>(operation).fd;
+            case Kind::recvmsg:
+                return static_cast<const RecvMsg&>(operation).fd;
+            case Kind::sendmsg:
+                return static_cast<const SendMsg&>(operation).fd;
+            case Kind::sendfile:
+                return static_cast<const SendFile&>(operation).fd;
+            case Kind::poll:
+                return static_cast<const PollFd&>(operation).fd;
+            case Kind::poll_multishot:
+                return static_cast<const PollFdMultishot&>(operation).fd;
+            case Kind::read_at:
+                return static_cast<const ReadAt&>(operation).fd;
+            case Kind::write_at:
+                return static_cast<const WriteAt&>(operation).fd;
+            case Kind::fsync:
+                return static_cast<const Fsync&>(operation).fd;
+            case Kind::close:
+                return static_cast<const Close&>(operation).fd;
+            default:
+                return -1;
+        }
+    }
+
+    static bool is_multishot(const Operation& operation) noexcept {
+        return operation.kind() == Kind::accept_multishot ||
+               operation.kind() == Kind::recv_multishot;
+    }
+
+    static Side& side_of(Descriptor& descriptor, const Operation& operation) noexcept {
+        switch (operation.kind()) {
+            case Kind::connect:
+            case Kind::send:
+            case Kind::sendv:
+            case Kind::sendmsg:
+            case Kind::sendfile:
+                return descriptor.out;
+            default:
+                return descriptor.in;
+        }
+    }
+
+    // Null when there is no memory for it.
+    Descriptor* descriptor(int fd) noexcept {
+        const auto index = static_cast<std::size_t>(fd);
+        try {
+            if (index >= descriptors_.size()) {
+                descriptors_.resize(std::max(index + 1, descriptors_.size() * 2));
+            }
+            if (descriptors_[index] == nullptr) {
+                descriptors_[index] = std::make_unique<Descriptor>(fd);
+            }
+        } catch (const std::bad_alloc&) {
+            return nullptr;
+        }
+        return descriptors_[index].get();
+    }
+
+    void do_start(Operation& operation) noexcept override {
+        if (stopping_) {
+            complete(operation, -ECANCELED);
+            return;
+        }
+        switch (operation.kind()) {
+            case Kind::read_at:
+            case Kind::write_at:
+            case Kind::fsync:
+            case Kind::open:
+            case Kind::stat:
+            case Kind::rename:
+            case Kind::unlink:
+                start_file(operation);
+                return;
+            default:
+                break;
+        }
+        const int fd = fd_of(operation);
+        if (fd < 0) {
+            complete(operation, -EBADF);
+            return;
+        }
+        Descriptor* const found = descriptor(fd);
+        if (found == nullptr) {
+            complete(operation, -ENOMEM);
+        } else if (operation.kind() == Kind::close) {
+            close(*found, static_cast<Close&>(operation));
+        } else if (found->closing != nullptr) {
+            complete(operation, -EBADF);
+        } else if (operation.kind() == Kind::poll || operation.kind() == Kind::poll_multishot) {
+            start_poll(*found, operation);
+        } else {
+            start_socket(*found, operation);
+        }
+    }
+
+    void start_socket(Descriptor& descriptor, Operation& operation) noexcept {
+        if (operation.kind() == Kind::connect) {
+            static_cast<Connect&>(operation).under_way = false;
+        }
+        Side& side = side_of(descriptor, operation);
+        const bool first = side.waiting.empty();
+        if (is_multishot(operation)) {
+            // Its handler must not be called from here.
+            if (side.ready) {
+                resume_later(descriptor);
+            }
+        } else if (first && (side.ready || operation.kind() == Kind::connect)) {
+            const std::int64_t result = attempt_on(descriptor, side, operation);
+            if (result != -EAGAIN) {
+                complete(operation, result);
+                return;
+            }
+        }
+        side.waiting.push_back(operation);
+        if (const int error = watch(descriptor)) {
+            side.waiting.remove(operation);
+            complete(operation, -error);
+        }
+    }
+
+    void start_poll(Descriptor& descriptor, Operation& operation) noexcept {
+        if (operation.kind() == Kind::poll) {
+            const std::int64_t result = attempt(operation);
+            if (result != -EAGAIN) {
+                complete(operation, result);
+                return;
+            }
+        }
+        descriptor.polls.push_back(operation);
+        if (operation.kind() == Kind::poll_multishot) {
+            resume_later(descriptor);
+        }
+        if (const int error = watch(descriptor)) {
+            descriptor.polls.remove(operation);
+            complete(operation, -error);
+        }
+    }
+
+    int watch(Descriptor& descriptor) noexcept {
+        if (!descriptor.registered) {
+            if (const int error = poller_.add(descriptor.fd)) {
+                return error;
+            }
+            descriptor.registered = true;
+        }
+        return 0;
+    }
+
+    // A try, and what it tells of the descriptor.
+    std::int64_t attempt_on(Descriptor& descriptor, Side& side, Operation& operation) noexcept {
+        const std::int64_t result = attempt(operation);
+        if (result == -EAGAIN) {
+            side.ready = false;
+        } else if (operation.kind() == Kind::recv) {
+            note_read(descriptor, result, static_cast<Recv&>(operation).into.size());
+        }
+        return result;
+    }
+
+    void note_read(Descriptor& descriptor, std::int64_t result, std::size_t asked) noexcept {
+        if (result > 0 && static_cast<std::size_t>(result) < asked && !descriptor.hung_up &&
+            is_stream(descriptor)) {
+            descriptor.in.ready = false;
+        }
+    }
+
+    // A datagram is read whole, however short; another may wait behind it.
+    static bool is_stream(Descriptor& descriptor) noexcept {
+        if (!descriptor.is_stream) {
+            int type = 0;
+            socklen_t size = sizeof type;
+            descriptor.is_stream =
+                ::getsockopt(descriptor.fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 &&
+                type == SOCK_STREAM;
+        }
+        return *descriptor.is_stream;
+    }
+
+    void do_cancel(Operation& operation) noexcept override {
+        switch (operation.kind()) {
+            case Kind::read_at:
+            case Kind::write_at:
+            case Kind::fsync:
+            case Kind::open:
+            case Kind::stat:
+            case Kind::rename:
+            case Kind::unlink:
+                if (files_.cancel(operation)) {
+                    end_file(operation, -ECANCELED);
+                }
+                return;
+            case Kind::close:
+                return;  // it cannot be undone
+            default:
+                break;
+        }
+        Descriptor& found = *descriptors_[static_cast<std::size_t>(fd_of(operation))];
+        if (operation.kind() == Kind::poll || operation.kind() == Kind::poll_multishot) {
+            found.polls.remove(operation);
+        } else {
+            side_of(found, operation).waiting.remove(operation);
+        }
+        complete(operation, -ECANCELED);
+    }
+
+    void do_wake() noexcept override { poller_.wake(); }
+
+    void poll(std::optional<Clock::duration> timeout) override {
+        if (!resume_.empty()) {
+            timeout = Clock::duration::zero();
+        }
+        poller_.wait(timeout,
+                     [this](int fd, const Readiness& readiness) { on_event(fd, readiness); });
+        std::vector<int> again;
+        again.swap(resume_);
+        for (const int fd : again) {
+            Descriptor& found = *descriptors_[static_cast<std::size_t>(fd)];
+            found.resumed = false;
+            pump(found);
+        }
+        take_done_files();
+    }
+
+    void on_event(int fd, const Readiness& readiness) {
+        Descriptor& found = *descriptors_[static_cast<std::size_t>(fd)];
+        found.in.ready = found.in.ready || readiness.readable || readiness.hung_up;
+        found.out.ready = found.out.ready || readiness.writable || readiness.hung_up;
+        found.hung_up = found.hung_up || readiness.hung_up;
+        pump(found);
+    }
+
+    void pump(Descriptor& descriptor) {
+        pump(descriptor, descriptor.in);
+        pump(descriptor, descriptor.out);
+        if (!descriptor.polls.empty()) {
+            look(descriptor);
+        }
+    }
+
+    void pump(Descriptor& descriptor, Side& side) {
+        for (int round = 0; side.ready && !side.waiting.empty(); ++round) {
+            Operation& operation = *side.waiting.first();
+            if (is_multishot(operation)) {
+                if (round == rounds_at_once) {
+                    resume_later(descriptor);
+                    return;
+                }
+                if (operation.kind() == Kind::accept_multishot) {
+                    accept_one(side, operation);
+                } else {
+                    recv_one(descriptor, side, static_cast<RecvMultishot&>(operation));
+                }
+                continue;
+            }
+            const std::int64_t result = attempt_on(descriptor, side, operation);
+            if (result != -EAGAIN) {
+                side.waiting.remove(operation);
+                complete(operation, result);
+            }
+        }
+    }
+
+    void accept_one(Side& side, Operation& operation) {
+        const std::int64_t result = posix::accept(static_cast<AcceptMultishot&>(operation).fd);
+        if (result >= 0) {
+            deliver(operation, Completion{result, true, {}});
+        } else if (result == -EAGAIN) {
+            side.ready = false;
+        } else if (result != -ECONNABORTED) {  // who wanted that connection has gone
+            side.waiting.remove(operation);
+            complete(operation, result);
+        }
+    }
+
+    void recv_one(Descriptor& descriptor, Side& side, RecvMultishot& operation) {
+        memory::Buffer buffer;
+        try {
+            buffer = operation.pool->try_acquire();
+        } catch (const std::bad_alloc&) {
+            // As when the pool is exhausted.
+        }
+        std::int64_t result = -ENOBUFS;
+        if (buffer) {
+            result = posix::recv(operation.fd, buffer.bytes().data(), buffer.bytes().size());
+        }
+        if (result > 0) {
+            note_read(descriptor, result, buffer.bytes().size());
+            deliver(operation, Completion{result, true, std::move(buffer)});
+        } else if (result == -EAGAIN) {
+            side.ready = false;
+        } else {
+            side.waiting.remove(operation);
+            complete(operation, result);
+        }
+    }
+
+    // A handler may change the list; so each round starts anew behind what was looked at.
+    void look(Descriptor& descriptor) {
+        OperationList now = std::exchange(descriptor.polls, OperationList());
+        while (Operation* const operation = now.pop_front()) {
+            descriptor.polls.push_back(*operation);
+            const bool once = operation->kind() == Kind::poll;
+            const unsigned events = once ? static_cast<PollFd*>(operation)->events
+                                         : static_cast<PollFdMultishot*>(operation)->events;
+            const std::int64_t result = posix::poll(descriptor.fd, events);
+            if (result == -EAGAIN) {
+                continue;
+            }
+            if (once || result < 0) {
+                descriptor.polls.remove(*operation);
+                complete(*operation, result);
+            } else {
+                // What is left of `now` goes back first: a handler may cancel any of it.
+                while (Operation* const other = now.pop_front()) {
+                    descriptor.polls.push_back(*other);
+                }
+                deliver(*operation, Completion{result, true, {}});
+                return;
+            }
+        }
+    }
+
+    void resume_later(Descriptor& descriptor) noexcept {
+        if (!descriptor.resumed) {
+            resume_.push_back(descriptor.fd);
+            descriptor.resumed = true;
+        }
+    }
+
+    void cancel_all(Descriptor& descriptor) noexcept {
+        for (OperationList* const list :
+             {&descriptor.in.waiting, &descriptor.out.waiting, &descriptor.polls}) {
+            while (Operation* const operation = list->pop_front()) {
+                complete(*operation, -ECANCELED);
+            }
+        }
+    }
+
+    void close(Descriptor& descriptor, Close& operation) noexcept {
+        if (descriptor.closing != nullptr) {
+            complete(operation, -EBADF);
+            return;
+        }
+        cancel_all(descriptor);
+        descriptor.closing = &operation;
+        if (descriptor.files != 0) {
+            end_files(files_.cancel_if(
+                [&](const Operation& each) { return fd_of(each) == descriptor.fd; }));
+            return;  // the last of them closes
+        }
+        close_now(descriptor);
+    }
+
+    void close_now(Descriptor& descriptor) noexcept {
+        Close& operation = *std::exchange(descriptor.closing, nullptr);
+        // Not again after EINTR: the descriptor is gone, and may be another's by then.
+        const int result = ::close(descriptor.fd) == 0 || errno == EINTR ? 0 : -errno;
+        descriptor.in.ready = descriptor.out.ready = true;
+        descriptor.registered = descriptor.hung_up = false;
+        descriptor.is_stream.reset();
+        complete(operation, result);
+    }
+
+    void start_file(Operation& operation) noexcept {
+        const int fd = fd_of(operation);
+        Descriptor* const found = fd < 0 ? nullptr : descriptor(fd);
+        if (found != nullptr && found->closing != nullptr) {
+            complete(operation, -EBADF);
+            return;
+        }
+        bool started = false;
+        try {
+            started = files_.start(operation);
+        } catch (const std::bad_alloc&) {
+            // As without a thread.
+        }
+        if (!started) {
+            complete(operation, -EAGAIN);
+        } else if (found != nullptr) {
+            ++found->files;
+        }
+    }
+
+    void end_file(Operation& operation, std::int64_t result) noexcept {
+        const int fd = fd_of(operation);
+        complete(operation, result);
+        if (fd >= 0) {
+            Descriptor& found = *descriptors_[static_cast<std::size_t>(fd)];
+            if (--found.files == 0 && found.closing != nullptr) {
+                close_now(found);
+            }
+        }
+    }
+
+    void end_files(OperationList operations) noexcept {
+        while (Operation* const operation = operations.pop_front()) {
+            end_file(*operation, -ECANCELED);
+        }
+    }
+
+    void take_done_files() {
+        files_.take_done(
+            [this](Operation& operation, std::int64_t result) { end_file(operation, result); });
+    }
+
+    Poller poller_;
+    std::vector<std::unique_ptr<Descriptor>> descriptors_;
+    std::vector<int> resume_;
+    bool stopping_ = false;
+    FilePool files_;
+};
+
+}  // namespace flowcoro::reactor
