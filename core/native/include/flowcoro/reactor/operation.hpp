@@ -97,6 +97,7 @@ class Operation {
     bool cancelled_ = false;  // somebody asked
     bool over_ = false;       // only the handler is still to be called
     bool picked_ = false;     // a file thread has it
+    bool by_poll_ = false;    // tried, and polled for in between, where the kernel would not wait
 };
 
 // A doubly linked list through the operations, each of which is in one at most.
@@ -197,6 +198,7 @@ struct SendV : Operation {
 
     int fd = -1;
     std::span<const iovec> from;
+    msghdr scratch{};  // the backend's
 };
 
 struct RecvMsg : Operation {
@@ -300,7 +302,7 @@ struct Stat : Operation {
     const char* path = nullptr;
     bool follow_links = true;
     FileInfo info;
-    std::unique_ptr<std::byte[]> scratch;  // the backend's
+    std::unique_ptr<std::byte[]> scratch;  // the backend's, kept for the next time
 };
 
 // The result is 0.
@@ -327,5 +329,45 @@ struct Close : Operation {
 
     int fd = -1;
 };
+
+// The descriptor that an operation is about; -1: none, or none yet.
+inline int descriptor_of(const Operation& operation) noexcept {
+    switch (operation.kind()) {
+        case Kind::accept:
+            return static_cast<const Accept&>(operation).fd;
+        case Kind::accept_multishot:
+            return static_cast<const AcceptMultishot&>(operation).fd;
+        case Kind::connect:
+            return static_cast<const Connect&>(operation).fd;
+        case Kind::recv:
+            return static_cast<const Recv&>(operation).fd;
+        case Kind::recv_multishot:
+            return static_cast<const RecvMultishot&>(operation).fd;
+        case Kind::send:
+            return static_cast<const Send&>(operation).fd;
+        case Kind::sendv:
+            return static_cast<const SendV&>(operation).fd;
+        case Kind::recvmsg:
+            return static_cast<const RecvMsg&>(operation).fd;
+        case Kind::sendmsg:
+            return static_cast<const SendMsg&>(operation).fd;
+        case Kind::sendfile:
+            return static_cast<const SendFile&>(operation).fd;
+        case Kind::poll:
+            return static_cast<const PollFd&>(operation).fd;
+        case Kind::poll_multishot:
+            return static_cast<const PollFdMultishot&>(operation).fd;
+        case Kind::read_at:
+            return static_cast<const ReadAt&>(operation).fd;
+        case Kind::write_at:
+            return static_cast<const WriteAt&>(operation).fd;
+        case Kind::fsync:
+            return static_cast<const Fsync&>(operation).fd;
+        case Kind::close:
+            return static_cast<const Close&>(operation).fd;
+        default:
+            return -1;
+    }
+}
 
 }  // namespace flowcoro::reactor

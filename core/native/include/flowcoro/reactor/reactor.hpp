@@ -9,9 +9,10 @@
 // and cancel operations and timers, but not call run_once() or destroy the reactor.
 //
 //   ready_   operations that are complete but for the call of their handler.
-//   woken_   whether a wake() is on its way: set by who wakes, cleared by run_once() before it
-//            looks for what it was woken for. Acquire-release on both sides, so that what was
-//            done before a wake() that made no system call is seen as well.
+//   woken_   whether a wake() is on its way: set by who wakes, cleared by run_once() after it has
+//            waited and before its caller looks for what it was woken for. A wake() before that
+//            needs no system call, since the caller is about to look, and will see what was done
+//            before it (acquire-release on both sides); one after it makes the next wait end.
 #pragma once
 
 #include <algorithm>
@@ -50,7 +51,8 @@ class Reactor {
     // Begins an operation that is not in flight. Whatever goes wrong is told by its completion.
     void start(Operation& operation) noexcept {
         operation.in_flight_ = true;
-        operation.cancelled_ = operation.over_ = operation.picked_ = false;
+        operation.cancelled_ = operation.over_ = false;
+        operation.picked_ = operation.by_poll_ = false;
         ++in_flight_;
         do_start(operation);
     }
@@ -78,11 +80,12 @@ class Reactor {
     }
 
     // Waits until something completes, a timer is due, somebody calls wake(), or the time is over
-    // (none: for ever; 0: only looks). Calls the handlers. Returns how many it called.
+    // (none: for ever; 0: only looks), or a signal comes. Calls the handlers. Returns how many it
+    // called.
     std::size_t run_once(std::optional<Clock::duration> timeout = std::nullopt) {
         handled_ = 0;
-        woken_.exchange(false, detail::memory_order_acq_rel);
         poll(how_long(timeout));
+        woken_.exchange(false, detail::memory_order_acq_rel);
         ring_timers();
         handle_ready();
         return handled_;

@@ -102,45 +102,6 @@ class ReadinessReactor final : public Reactor {
         Close* closing = nullptr;
     };
 
-    static int fd_of(const Operation& operation) noexcept {
-        switch (operation.kind()) {
-            case Kind::accept:
-                return static_cast<const Accept&>(operation).fd;
-            case Kind::accept_multishot:
-                return static_cast<const AcceptMultishot&>(operation).fd;
-            case Kind::connect:
-                return static_cast<const Connect&>(operation).fd;
-            case Kind::recv:
-                return static_cast<const Recv&>(operation).fd;
-            case Kind::recv_multishot:
-                return static_cast<const RecvMultishot&>(operation).fd;
-            case Kind::send:
-                return static_cast<const Send&>(operation).fd;
-            case Kind::sendv:
-                return static_cast<const SendV&>(operation).fd;
-            case Kind::recvmsg:
-                return static_cast<const RecvMsg&>(operation).fd;
-            case Kind::sendmsg:
-                return static_cast<const SendMsg&>(operation).fd;
-            case Kind::sendfile:
-                return static_cast<const SendFile&>(operation).fd;
-            case Kind::poll:
-                return static_cast<const PollFd&>(operation).fd;
-            case Kind::poll_multishot:
-                return static_cast<const PollFdMultishot&>(operation).fd;
-            case Kind::read_at:
-                return static_cast<const ReadAt&>(operation).fd;
-            case Kind::write_at:
-                return static_cast<const WriteAt&>(operation).fd;
-            case Kind::fsync:
-                return static_cast<const Fsync&>(operation).fd;
-            case Kind::close:
-                return static_cast<const Close&>(operation).fd;
-            default:
-                return -1;
-        }
-    }
-
     static bool is_multishot(const Operation& operation) noexcept {
         return operation.kind() == Kind::accept_multishot ||
                operation.kind() == Kind::recv_multishot;
@@ -193,7 +154,7 @@ class ReadinessReactor final : public Reactor {
             default:
                 break;
         }
-        const int fd = fd_of(operation);
+        const int fd = descriptor_of(operation);
         if (fd < 0) {
             complete(operation, -EBADF);
             return;
@@ -313,7 +274,7 @@ class ReadinessReactor final : public Reactor {
             default:
                 break;
         }
-        Descriptor& found = *descriptors_[static_cast<std::size_t>(fd_of(operation))];
+        Descriptor& found = *descriptors_[static_cast<std::size_t>(descriptor_of(operation))];
         if (operation.kind() == Kind::poll || operation.kind() == Kind::poll_multishot) {
             found.polls.remove(operation);
         } else {
@@ -464,7 +425,7 @@ class ReadinessReactor final : public Reactor {
         descriptor.closing = &operation;
         if (descriptor.files != 0) {
             end_files(files_.cancel_if(
-                [&](const Operation& each) { return fd_of(each) == descriptor.fd; }));
+                [&](const Operation& each) { return descriptor_of(each) == descriptor.fd; }));
             return;  // the last of them closes
         }
         close_now(descriptor);
@@ -481,7 +442,7 @@ class ReadinessReactor final : public Reactor {
     }
 
     void start_file(Operation& operation) noexcept {
-        const int fd = fd_of(operation);
+        const int fd = descriptor_of(operation);
         Descriptor* const found = fd < 0 ? nullptr : descriptor(fd);
         if (found != nullptr && found->closing != nullptr) {
             complete(operation, -EBADF);
@@ -501,7 +462,7 @@ class ReadinessReactor final : public Reactor {
     }
 
     void end_file(Operation& operation, std::int64_t result) noexcept {
-        const int fd = fd_of(operation);
+        const int fd = descriptor_of(operation);
         complete(operation, result);
         if (fd >= 0) {
             Descriptor& found = *descriptors_[static_cast<std::size_t>(fd)];

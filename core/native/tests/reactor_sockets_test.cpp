@@ -1,0 +1,297 @@
+// What goes through sockets and pipes, on every backend.
+#include <poll.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string>
+
+#include "check.hpp"
+#include "reactor_backends.hpp"
+#include "reactor_tools.hpp"
+
+namespace {
+
+using namespace std::chrono_literals;
+using namespace flowcoro::reactor;
+using namespace flowcoro::test;
+
+TEST(sends_and_receives) {
+    on_each([](Reactor& reactor) {
+        for (auto& [left, right] : {socket_pair(), tcp_pair()}) {
+            std::array<std::byte, 100> bytes{};
+            Noting<Recv> recv;
+            recv.fd = left.get();
+            recv.into = bytes;
+            reactor.start(recv);
+            reactor.run_once(0s);
+            CHECK(recv.in_flight() && recv.results.empty());
+            Noting<Send> send;
+            send.fd = right.get();
+            send.from = bytes_of("hello");
+            reactor.start(send);
+            CHECK(send.results.empty());  // never from within start()
+            run_out(reactor, recv);
+            run_out(reactor, send);
+            CHECK(recv.result() == 5 && send.result() == 5);
+            CHECK(std::memcmp(bytes.data(), "hello", 5) == 0);
+            // Again, with the data there already.
+            write_all(right, "more");
+            reactor.start(recv);
+            run_out(reactor, recv);
+            CHECK(recv.result() == 4);
+        }
+    });
+}
+
+TEST(many_small_pieces_one_after_the_other) {
+    on_each([](Reactor& reactor) {
+        auto [left, right] = tcp_pair();
+        std::array<std::byte, 16> bytes{};
+        Noting<Recv> recv;
+        recv.fd = left.get();
+        recv.into = bytes;
+        for (int i = 0; i < 300; ++i) {
+            if (i % 3 == 0) {
+                write_all(right, "first");
+                reactor.start(recv);
+            } else {
+                reactor.start(recv);
+                if (i % 3 == 1) {
+                    reactor.run_once(0s);
+                }
+                write_all(right, "later");
+            }
+            run_out(reactor, recv);
+            CHECK(recv.result() == 5);
+        }
+    });
+}
+
+TEST(the_end_of_a_stream_is_0) {
+    on_each([](Reactor& reactor) {
+        for (const bool with_data : {false, true}) {
+            auto [left, right] = tcp_pair();
+            std::array<std::byte, 100> bytes{};
+            Noting<Recv> recv;
+            recv.fd = left.get();
+            recv.into = bytes;
+            if (with_data) {
+                write_all(right, "last words");
+                right.reset();
+                reactor.start(recv);
+                run_out(reactor, recv);
+                CHECK(recv.result() == 10);
+                reactor.start(recv);
+            } else {
+                reactor.start(recv);
+                reactor.run_once(0s);
+                right.reset();
+            }
+            run_out(reactor, recv);
+            CHECK(recv.result() == 0);
+            reactor.start(recv);  // and again
+            run_out(reactor, recv);
+            CHECK(recv.result() == 0);
+        }
+    });
+}
+
+TEST(half_a_connection_goes_on) {
+    on_each([](Reactor& reactor) {
+        auto [left, right] = tcp_pair();
+        CHECK(::shutdown(right.get(), SHUT_WR) == 0);
+        std::array<std::byte, 100> bytes{};
+        Noting<Recv> recv;
+        recv.fd = left.get();
+        recv.into = bytes;
+        reactor.start(recv);
+        run_out(reactor, recv);
+        CHECK(recv.result() == 0);
+        Noting<Send> send;
+        send.fd = left.get();
+        send.from = bytes_of("still");
+        reactor.start(send);
+        run_out(reactor, send);
+        CHECK(send.result() == 5 && read_some(right) == "still");
+    });
+}
+
+TEST(a_full_socket_takes_more_when_it_is_read) {
+    on_each([](Reactor& reactor) {
+        auto [left, right] = socket_pair();
+        const std::string text(1 << 20, 'x');
+        Noting<Send> send;
+        send.fd = left.get();
+        std::size_t sent = 0;
+        std::size_t received = 0;
+        for (;;) {
+            send.from = bytes_of(std::string_view(text).substr(sent));
+            reactor.start(send);
+            reactor.run_once(0s);
+            while (send.in_flight()) {
+                received += read_some(right).size();
+                reactor.run_once(1ms);
+            }
+            CHECK(send.result() > 0);
+            sent += static_cast<std::size_t>(send.result());
+            if (sent == text.size()) {
+                break;
+            }
+        }
+        while (received < text.size()) {
+            received += read_some(right).size();
+        }
+        CHECK(received == text.size());
+    });
+}
+
+TEST(several_pieces_at_once) {
+    on_each([](Reactor& reactor) {
+        auto [left, right] = tcp_pair();
+        std::string one = "one ";
+        std::string two = "two";
+        const std::array<iovec, 2> pieces{{{one.data(), one.size()}, {two.data(), two.size()}}};
+        Noting<SendV> send;
+        send.fd = left.get();
+        send.from = pieces;
+        reactor.start(send);
+        run_out(reactor, send);
+        CHECK(send.result() == 7);
+        std::array<char, 4> head{};
+        std::array<char, 10> tail{};
+        std::array<iovec, 2> into{{{head.data(), head.size()}, {tail.data(), tail.size()}}};
+        msghdr message{};
+        message.msg_iov = into.data();
+        message.msg_iovlen = into.size();
+        Noting<RecvMsg> recv;
+        recv.fd = right.get();
+        recv.message = &message;
+        reactor.start(recv);
+        run_out(reactor, recv);
+        CHECK(recv.result() == 7 && std::string(head.data(), 4) == "one ");
+        Noting<SendMsg> back;
+        msghdr answer{};
+        answer.msg_iov = const_cast<iovec*>(pieces.data());
+        answer.msg_iovlen = 1;
+        back.fd = right.get();
+        back.message = &answer;
+        reactor.start(back);
+        run_out(reactor, back);
+        CHECK(back.result() == 4 && read_some(left) == "one ");
+    });
+}
+
+TEST(datagrams_keep_their_bounds) {
+    on_each([](Reactor& reactor) {
+        auto [left, right] = socket_pair(SOCK_DGRAM);
+        write_all(right, "one");
+        write_all(right, "three");
+        std::array<std::byte, 100> bytes{};
+        Noting<Recv> recv;
+        recv.fd = left.get();
+        recv.into = bytes;
+        for (const std::int64_t size : {3, 5}) {
+            reactor.start(recv);
+            run_out(reactor, recv);
+            CHECK(recv.result() == size);
+        }
+    });
+}
+
+TEST(a_peer_that_resets) {
+    on_each([](Reactor& reactor) {
+        std::array<std::byte, 100> bytes{};
+        for (const bool waiting : {false, true}) {
+            auto [left, right] = tcp_pair();
+            Noting<Recv> recv;
+            recv.fd = left.get();
+            recv.into = bytes;
+            if (waiting) {
+                reactor.start(recv);
+                reactor.run_once(0s);
+                reset_connection(right);
+            } else {
+                reset_connection(right);
+                reactor.start(recv);
+            }
+            run_out(reactor, recv);
+            CHECK(recv.result() == -ECONNRESET);
+            Noting<Send> send;
+            send.fd = left.get();
+            send.from = bytes_of("too late");
+            reactor.start(send);
+            run_out(reactor, send);
+            CHECK(send.result() == -EPIPE);  // and no signal
+        }
+    });
+}
+
+TEST(a_descriptor_is_polled) {
+    on_each([](Reactor& reactor) {
+        auto [left, right] = socket_pair();
+        Noting<PollFd> poll;
+        poll.fd = left.get();
+        poll.events = POLLIN;
+        reactor.start(poll);
+        reactor.run_once(0s);
+        CHECK(poll.in_flight());
+        write_all(right, "x");
+        run_out(reactor, poll);
+        CHECK((poll.result() & POLLIN) != 0);
+        reactor.start(poll);  // it still is
+        run_out(reactor, poll);
+        CHECK((poll.result() & POLLIN) != 0);
+        poll.events = POLLOUT;
+        reactor.start(poll);
+        run_out(reactor, poll);
+        CHECK((poll.result() & POLLOUT) != 0);
+        CHECK(read_some(left) == "x");
+        Noting<PollFdMultishot> all;
+        all.fd = left.get();
+        all.events = POLLIN;
+        reactor.start(all);
+        for (int i = 0; i < 3; ++i) {
+            const std::size_t before = all.results.size();
+            write_all(right, "y");
+            run_until(reactor, [&] { return all.results.size() > before; });
+            CHECK((all.result() & POLLIN) != 0);
+            CHECK(read_some(left) == "y");
+        }
+        reactor.cancel(all);
+        run_out(reactor, all);
+        CHECK(all.result() == -ECANCELED);
+    });
+}
+
+TEST(pipes_are_read_and_written) {
+    on_each([](Reactor& reactor) {
+        int ends[2];
+        CHECK(::pipe2(ends, O_NONBLOCK | O_CLOEXEC) == 0);
+        Fd out(ends[0]);
+        Fd in(ends[1]);
+        std::array<std::byte, 100> bytes{};
+        Noting<Recv> recv;
+        recv.fd = out.get();
+        recv.into = bytes;
+        reactor.start(recv);
+        reactor.run_once(0s);
+        Noting<Send> send;
+        send.fd = in.get();
+        send.from = bytes_of("through");
+        reactor.start(send);
+        run_out(reactor, send);
+        run_out(reactor, recv);
+        CHECK(recv.result() == 7);
+    });
+}
+
+}  // namespace
+
+int main() {
+    return run_all();
+}
