@@ -91,9 +91,9 @@ call `result`. Any thread may call any method.)")
             .def("cancel", &Handle::cancel, nb::sig("def cancel(self) -> bool"),
                  R"(Ask the task to end.
 
-What has not begun never will. A coroutine gets `asyncio.CancelledError` where it awaits, at
-once or the next time, and may clean up or decline, as an `asyncio.Task` may. A callable that
-has begun cannot be stopped.
+What has not begun never will. A coroutine gets `asyncio.CancelledError` where it awaits,
+at once or the next time, and may clean up or decline, as an `asyncio.Task` may. A callable
+that has begun cannot be stopped.
 
 Returns:
     Whether it was asked: `False` when it has ended, or is a callable that has begun.)")
@@ -113,8 +113,9 @@ Raises:
     BaseException: What left the task, with its traceback.
     asyncio.CancelledError: It was cancelled.
     TimeoutError: It has not ended in time.
-    RuntimeError: It has not ended, and the calling thread is a worker of its scheduler, which
-        must not be blocked: await the handle there. Or the task is lost: this process was forked.
+    RuntimeError: It has not ended, and the calling thread is a worker of its scheduler,
+        which must not be blocked: await the handle there. Or the task is lost: this
+        process was forked.
     TypeError: `timeout` is not a number.
     ValueError: `timeout` is negative or NaN.)")
             .def(
@@ -125,15 +126,16 @@ Raises:
                 nb::arg("timeout") = nb::none(),
                 nb::sig("def exception(self, timeout: float | None = None) -> "
                         "BaseException | None"),
-                R"(What left the task; `None` when it returned. Blocks and raises as `result` does,
-but for the task's own exception.)")
+                R"(What left the task; `None` when it returned.
+
+Blocks and raises as `result` does, but for the task's own exception.)")
             .def("add_done_callback", &Handle::add_done_callback, nb::arg("callback").none(),
                  nb::sig("def add_done_callback(self, callback: Callable[[Handle[_R_co]], "
                          "object]) -> None"),
                  R"(Have `callback(handle)` called at the end.
 
-On the worker that ended the task, or, when it has ended or is cancelled before it began, here
-and now. What leaves a callback goes to `sys.unraisablehook`.
+On the worker that ended the task, or, when it has ended or is cancelled before it began,
+here and now. What leaves a callback goes to `sys.unraisablehook`.
 
 Raises:
     TypeError: `callback` is not callable.)")
@@ -238,19 +240,34 @@ Raises:
 
 constexpr const char* schedule_doc = R"(Have a worker run `task`; do not wait for it.
 
+The context variables are those of the caller, as a copy. A coroutine may await handles,
+`sleep`, `yield_now` and the containers of `flowcoro.lockfree`, and goes on on any worker.
+
 Args:
-    task: A callable, or a coroutine. When the callable returns a coroutine, as an `async def`
-        function does, that is run as well, and its result is the task's.
+    task: A callable, or a coroutine. When the callable returns a coroutine, as a function
+        defined by `async def` does, that is run as well, and its result is the task's.
     *args: The callable's arguments.
 
 Returns:
     The handle, to be awaited or asked for the result.
 
-The context variables are those of the caller, as a copy. A coroutine may await handles,
-`sleep`, `yield_now` and the containers of `flowcoro.lockfree`, and goes on on any worker.
-
 Raises:
     TypeError: `task` is neither, or there are arguments for a coroutine.
+    RuntimeError: The scheduler was shut down, or this is the child of a fork.)";
+
+constexpr const char* schedule_by_priority_doc =
+    R"(Have a worker run `task` when its turn comes; do not wait for it.
+
+Args:
+    task: As for `WorkStealingScheduler.schedule`.
+    *args: The callable's arguments.
+    priority: How urgent it is, a `Priority`; `Priority.NORMAL` by default.
+
+Returns:
+    The handle, to be awaited or asked for the result.
+
+Raises:
+    TypeError: As `WorkStealingScheduler.schedule`, or `priority` is not a `Priority`.
     RuntimeError: The scheduler was shut down, or this is the child of a fork.)";
 
 #define FLOWCORO_SCHEDULE_SIG(name, task, extra, result) \
@@ -326,7 +343,7 @@ void bind_priority(nb::module_& module) {
              nb::arg("priority").none() = 1,
              FLOWCORO_SCHEDULE_SIG("schedule", "Callable[[*_Ts], Coroutine[Any, Any, _R]]",
                                    "*args: *_Ts, priority: int = 1", "_R"),
-             schedule_doc)
+             schedule_by_priority_doc)
         .def("schedule", any, nb::arg("task").none(), nb::arg("args"),
              nb::arg("priority").none() = 1,
              FLOWCORO_SCHEDULE_SIG("schedule", "Callable[[*_Ts], _R]",
@@ -339,8 +356,9 @@ void bind_priority(nb::module_& module) {
             "starvation_bound",
             [](const PyPriorityScheduler& self) { return self.engine()->starvation_bound(); },
             nb::sig("def starvation_bound(self) -> int"),
-            "How many more urgent tasks are begun before one that waits, at most; more workers "
-            "than one may each begin one more.");
+            R"(How many more urgent tasks are begun before one that waits, at most.
+
+With several workers each may begin one more.)");
 }
 
 }  // namespace

@@ -24,7 +24,9 @@ def generate() -> str:
     """Returns the stub's text as the extension and the formatter want it."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / STUB.name
-        arguments = ["-q", "-m", "flowcoro._native", "-p", str(BINDINGS / "stub_patterns.txt")]
+        # With private members: the Python face of this module is made of them.
+        arguments = ["--quiet", "--include-private", "--module", "flowcoro._native"]
+        arguments += ["--pattern-file", str(BINDINGS / "stub_patterns.txt")]
         subprocess.run(  # noqa: S603 - our own arguments
             [sys.executable, "-m", "nanobind.stubgen", *arguments, "-o", str(target)],
             check=True,

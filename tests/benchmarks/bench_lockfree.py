@@ -14,7 +14,6 @@ import threading
 from collections.abc import Awaitable, Callable
 from itertools import repeat
 from time import thread_time
-from typing import Protocol, cast
 
 import janus
 
@@ -83,20 +82,6 @@ def batches(bench: Bench) -> None:
     )
 
 
-class Waiting(Protocol):
-    """The calls of our queue that wait, as a user sees them."""
-
-    def put(self, item: int, timeout: float | None = None) -> None: ...
-    def get(self, timeout: float | None = None) -> int: ...
-    async def aput(self, item: int) -> None: ...
-    async def aget(self) -> int: ...
-
-
-def waiting_queue(capacity: int = CAPACITY) -> Waiting:
-    """Make one of ours; mypy finds no `_wait_for_item` in its stub, so refuses `aget` itself."""
-    return cast("Waiting", Queue[int](capacity))
-
-
 def in_thread(work: Callable[[int], object], count: int) -> threading.Thread:
     """Start a thread that calls `work` with 0 up to `count`."""
 
@@ -128,7 +113,7 @@ def thread_to_thread(bench: Bench) -> None:
 
         return run
 
-    ours = waiting_queue()
+    ours: Queue[int] = Queue(CAPACITY)
     simple: queue.SimpleQueue[int] = queue.SimpleQueue()
     bounded: queue.Queue[int] = queue.Queue(CAPACITY)
     bench.compare(
@@ -148,7 +133,7 @@ def thread_to_loop(bench: Bench) -> None:
     count = bench.count(20_000)
 
     async def ours() -> None:
-        q = waiting_queue()
+        q: Queue[int] = Queue(CAPACITY)
         thread = in_thread(q.put, count)
         await times(count, q.aget)
         thread.join()
@@ -184,7 +169,7 @@ def loop_to_thread(bench: Bench) -> None:
     count = bench.count(20_000)
 
     async def ours() -> None:
-        q = waiting_queue()
+        q: Queue[int] = Queue(CAPACITY)
         thread = in_thread(lambda _: q.get(), count)
         for number in range(count):
             await q.aput(number)
@@ -222,7 +207,8 @@ def there_and_back(bench: Bench) -> None:
     count = bench.count(4_000)
 
     async def ours() -> None:
-        there, back = waiting_queue(1), waiting_queue(1)
+        there: Queue[int] = Queue(1)
+        back: Queue[int] = Queue(1)
         thread = in_thread(lambda _: back.put(there.get()), count)
         for number in range(count):
             await there.aput(number)

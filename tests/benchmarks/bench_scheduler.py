@@ -7,37 +7,24 @@ is no GIL; elsewhere two workers show what contending for it costs.
 
 from __future__ import annotations
 
-import importlib
 import random
 import zlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
-from typing import Any, Protocol, cast
+from contextlib import ExitStack
+from typing import Any, Protocol
 
-from _harness import Bench, Benchmark, Contender, main
+from _harness import Bench, Contender, main
+from flowcoro.scheduler import WorkStealingScheduler
 
 WORKERS = 2
 MIB = 1 << 20
 
 
-class Handle(Protocol):
-    """A task that was scheduled."""
+class Waitable(Protocol):
+    """A task that was scheduled, ours or theirs."""
 
     def result(self, timeout: float | None = None) -> object: ...
-
-
-class Scheduler(AbstractContextManager[Any], Protocol):
-    """What the benchmarks use of ours."""
-
-    def schedule(self, fn: Callable[..., object], *args: object) -> Handle: ...
-    def map(self, fn: Callable[..., object], *iterables: Iterable[object]) -> Iterable[object]: ...
-
-
-def make_scheduler(workers: int) -> Scheduler:
-    """Make one of ours."""
-    module = importlib.import_module("flowcoro.scheduler")
-    return cast("Scheduler", module.WorkStealingScheduler(workers))
 
 
 def nothing() -> None:
@@ -47,9 +34,9 @@ def nothing() -> None:
 def empty_tasks(bench: Bench) -> None:
     """Tasks that do nothing are scheduled one by one, then all are waited for."""
     count = bench.count(50_000)
-    with make_scheduler(WORKERS) as ours, ThreadPoolExecutor(WORKERS) as theirs:
+    with WorkStealingScheduler(WORKERS) as ours, ThreadPoolExecutor(WORKERS) as theirs:
 
-        def contender(start: Callable[[Callable[[], None]], Handle]) -> Contender:
+        def contender(start: Callable[[Callable[[], None]], Waitable]) -> Contender:
             def run() -> None:
                 for handle in [start(nothing) for _ in range(count)]:
                     handle.result()
@@ -70,9 +57,9 @@ def empty_tasks(bench: Bench) -> None:
 def one_at_a_time(bench: Bench) -> None:
     """Each empty task is waited for before the next: what waking a worker costs."""
     count = bench.count(5_000)
-    with make_scheduler(WORKERS) as ours, ThreadPoolExecutor(WORKERS) as theirs:
+    with WorkStealingScheduler(WORKERS) as ours, ThreadPoolExecutor(WORKERS) as theirs:
 
-        def contender(start: Callable[[Callable[[], None]], Handle]) -> Contender:
+        def contender(start: Callable[[Callable[[], None]], Waitable]) -> Contender:
             def run() -> None:
                 for _ in range(count):
                     start(nothing).result()
@@ -103,7 +90,7 @@ def scaling(
             return lambda: list(pool(work, blocks))
 
         contenders = {
-            f"map, {name}": contender(stack.enter_context(make_scheduler(workers)).map)
+            f"map, {name}": contender(stack.enter_context(WorkStealingScheduler(workers)).map)
             for workers, name in names.items()
         }
         contenders |= {
@@ -153,25 +140,9 @@ def counting(bench: Bench) -> None:
     scaling(bench, "pure Python, a loop of 50,000", work, blocks, "calls")
 
 
-def scheduler(bench: Bench) -> None:
-    """All of them, once there is a scheduler."""
-    benchmarks: tuple[Benchmark, ...] = (
-        empty_tasks,
-        one_at_a_time,
-        compressing,
-        sines,
-        counting,
-    )
-    for benchmark in benchmarks:
-        try:
-            benchmark(bench)
-        except ModuleNotFoundError as error:
-            if error.name != "flowcoro.scheduler":
-                raise
-            bench.not_measured(
-                benchmark.__name__.replace("_", " "), "flowcoro.scheduler is missing"
-            )
-
-
 if __name__ == "__main__":
-    main("flowcoro.scheduler.WorkStealingScheduler", [scheduler], peers=["numpy"])
+    main(
+        "flowcoro.scheduler.WorkStealingScheduler",
+        [empty_tasks, one_at_a_time, compressing, sines, counting],
+        peers=["numpy"],
+    )

@@ -157,6 +157,18 @@ class Queue(Generic[_T]):
     def __len__(self) -> int:
         """How many items it holds: an estimate while other threads use it."""
 
+    def _wait_for_item(self, again: bool) -> Waiter:
+        """A new `Waiter` in the list of those who want an item: in front if `again`."""
+
+    def _waiting(self) -> tuple[int, int]:
+        """How many wait for an item, and for room."""
+
+    def _leave(self, waiter: Waiter) -> None:
+        """End of a wait: if it was notified, and there is more, wakes the next."""
+
+    def _wait_for_room(self, again: bool) -> Waiter:
+        """A new `Waiter` in the list of those who want room: in front if `again`."""
+
     @property
     def capacity(self) -> int:
         """How many items it holds at most."""
@@ -261,6 +273,15 @@ class UnboundedQueue(Generic[_T]):
     def __len__(self) -> int:
         """How many items it holds: an estimate while other threads use it."""
 
+    def _wait_for_item(self, again: bool) -> Waiter:
+        """A new `Waiter` in the list of those who want an item: in front if `again`."""
+
+    def _waiting(self) -> tuple[int, int]:
+        """How many wait for an item, and for room."""
+
+    def _leave(self, waiter: Waiter) -> None:
+        """End of a wait: if it was notified, and there is more, wakes the next."""
+
 class Stack(Generic[_T]):
     """The native half of the class of this name in `flowcoro.lockfree`."""
 
@@ -361,6 +382,15 @@ class Stack(Generic[_T]):
     def __len__(self) -> int:
         """How many items it holds: an estimate while other threads use it."""
 
+    def _wait_for_item(self, again: bool) -> Waiter:
+        """A new `Waiter` in the list of those who want an item: in front if `again`."""
+
+    def _waiting(self) -> tuple[int, int]:
+        """How many wait for an item, and for room."""
+
+    def _leave(self, waiter: Waiter) -> None:
+        """End of a wait: if it was notified, and there is more, wakes the next."""
+
 class RingBuffer(Generic[_T]):
     """The native half of the class of this name in `flowcoro.lockfree`."""
 
@@ -458,6 +488,18 @@ class RingBuffer(Generic[_T]):
 
     def __len__(self) -> int:
         """How many items it holds: an estimate while other threads use it."""
+
+    def _wait_for_item(self, again: bool) -> Waiter:
+        """A new `Waiter` in the list of those who want an item: in front if `again`."""
+
+    def _waiting(self) -> tuple[int, int]:
+        """How many wait for an item, and for room."""
+
+    def _leave(self, waiter: Waiter) -> None:
+        """End of a wait: if it was notified, and there is more, wakes the next."""
+
+    def _wait_for_room(self, again: bool) -> Waiter:
+        """A new `Waiter` in the list of those who want room: in front if `again`."""
 
     @property
     def capacity(self) -> int:
@@ -562,6 +604,15 @@ class WorkStealingDeque(Generic[_T]):
 
     def __len__(self) -> int:
         """How many items it holds: an estimate while other threads use it."""
+
+    def _wait_for_item(self, again: bool) -> Waiter:
+        """A new `Waiter` in the list of those who want an item: in front if `again`."""
+
+    def _waiting(self) -> tuple[int, int]:
+        """How many wait for an item, and for room."""
+
+    def _leave(self, waiter: Waiter) -> None:
+        """End of a wait: if it was notified, and there is more, wakes the next."""
 
     @overload
     def try_steal(self) -> _T | None:
@@ -861,9 +912,9 @@ class Handle(Generic[_R_co]):
     def cancel(self) -> bool:
         """Ask the task to end.
 
-        What has not begun never will. A coroutine gets `asyncio.CancelledError` where it awaits, at
-        once or the next time, and may clean up or decline, as an `asyncio.Task` may. A callable that
-        has begun cannot be stopped.
+        What has not begun never will. A coroutine gets `asyncio.CancelledError` where it awaits,
+        at once or the next time, and may clean up or decline, as an `asyncio.Task` may. A callable
+        that has begun cannot be stopped.
 
         Returns:
             Whether it was asked: `False` when it has ended, or is a callable that has begun.
@@ -879,26 +930,34 @@ class Handle(Generic[_R_co]):
             BaseException: What left the task, with its traceback.
             asyncio.CancelledError: It was cancelled.
             TimeoutError: It has not ended in time.
-            RuntimeError: It has not ended, and the calling thread is a worker of its scheduler, which
-                must not be blocked: await the handle there. Or the task is lost: this process was forked.
+            RuntimeError: It has not ended, and the calling thread is a worker of its scheduler,
+                which must not be blocked: await the handle there. Or the task is lost: this
+                process was forked.
             TypeError: `timeout` is not a number.
             ValueError: `timeout` is negative or NaN.
         """
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """What left the task; `None` when it returned. Blocks and raises as `result` does,
-        but for the task's own exception.
+        """What left the task; `None` when it returned.
+
+        Blocks and raises as `result` does, but for the task's own exception.
         """
 
     def add_done_callback(self, callback: Callable[[Handle[_R_co]], object]) -> None:
         """Have `callback(handle)` called at the end.
 
-        On the worker that ended the task, or, when it has ended or is cancelled before it began, here
-        and now. What leaves a callback goes to `sys.unraisablehook`.
+        On the worker that ended the task, or, when it has ended or is cancelled before it began,
+        here and now. What leaves a callback goes to `sys.unraisablehook`.
 
         Raises:
             TypeError: `callback` is not callable.
         """
+
+    def _join(self) -> Waiter | None:
+        """A waiter that is set at the end; `None` when it has come."""
+
+    def _leave(self, waiter: Waiter) -> None:
+        """Who joined goes."""
 
     def __await__(self) -> Generator[Any, Any, _R_co]:
         """Wait for the end.
@@ -973,16 +1032,16 @@ class WorkStealingScheduler(Scheduler):
     def schedule(self, task: Callable[[*_Ts], Coroutine[Any, Any, _R]], *args: *_Ts) -> Handle[_R]:
         """Have a worker run `task`; do not wait for it.
 
+        The context variables are those of the caller, as a copy. A coroutine may await handles,
+        `sleep`, `yield_now` and the containers of `flowcoro.lockfree`, and goes on on any worker.
+
         Args:
-            task: A callable, or a coroutine. When the callable returns a coroutine, as an `async def`
-                function does, that is run as well, and its result is the task's.
+            task: A callable, or a coroutine. When the callable returns a coroutine, as a function
+                defined by `async def` does, that is run as well, and its result is the task's.
             *args: The callable's arguments.
 
         Returns:
             The handle, to be awaited or asked for the result.
-
-        The context variables are those of the caller, as a copy. A coroutine may await handles,
-        `sleep`, `yield_now` and the containers of `flowcoro.lockfree`, and goes on on any worker.
 
         Raises:
             TypeError: `task` is neither, or there are arguments for a coroutine.
@@ -1017,21 +1076,18 @@ class PriorityScheduler(Scheduler):
     def schedule(
         self, task: Callable[[*_Ts], Coroutine[Any, Any, _R]], *args: *_Ts, priority: int = 1
     ) -> Handle[_R]:
-        """Have a worker run `task`; do not wait for it.
+        """Have a worker run `task` when its turn comes; do not wait for it.
 
         Args:
-            task: A callable, or a coroutine. When the callable returns a coroutine, as an `async def`
-                function does, that is run as well, and its result is the task's.
+            task: As for `WorkStealingScheduler.schedule`.
             *args: The callable's arguments.
+            priority: How urgent it is, a `Priority`; `Priority.NORMAL` by default.
 
         Returns:
             The handle, to be awaited or asked for the result.
 
-        The context variables are those of the caller, as a copy. A coroutine may await handles,
-        `sleep`, `yield_now` and the containers of `flowcoro.lockfree`, and goes on on any worker.
-
         Raises:
-            TypeError: `task` is neither, or there are arguments for a coroutine.
+            TypeError: As `WorkStealingScheduler.schedule`, or `priority` is not a `Priority`.
             RuntimeError: The scheduler was shut down, or this is the child of a fork.
         """
 
@@ -1043,7 +1099,10 @@ class PriorityScheduler(Scheduler):
     def schedule(self, task: Coroutine[Any, Any, _R], /, *, priority: int = 1) -> Handle[_R]: ...
     @property
     def starvation_bound(self) -> int:
-        """How many more urgent tasks are begun before one that waits, at most; more workers than one may each begin one more."""
+        """How many more urgent tasks are begun before one that waits, at most.
+
+        With several workers each may begin one more.
+        """
 
 def shutdown_all() -> None:
     """End all schedulers there are, as the interpreter does when it ends.

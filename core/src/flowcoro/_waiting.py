@@ -166,7 +166,7 @@ class PutsAtOnce(Generic[_T]):
 
 def await_handle(handle: Handle[_T]) -> Generator[Any, Any, _T]:
     """What `Handle.__await__` returns: ends with the task, or ends the task with who awaits."""
-    waiter = handle._join()
+    waiter = handle._join()  # noqa: SLF001 - this is its other half
     if waiter is not None:
         try:
             yield from waiter.__await__()
@@ -174,5 +174,5 @@ def await_handle(handle: Handle[_T]) -> Generator[Any, Any, _T]:
             handle.cancel()
             raise
         finally:
-            handle._leave(waiter)
+            handle._leave(waiter)  # noqa: SLF001
     return handle.result(0)

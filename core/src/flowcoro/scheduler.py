@@ -40,7 +40,10 @@ _R = TypeVar("_R")
 atexit.register(_native.shutdown_all)
 
 # A native class may have one native base only.
-_Base = _native.Scheduler if TYPE_CHECKING else object
+if TYPE_CHECKING:
+    from flowcoro._native import Scheduler as _Base
+else:
+    _Base = object
 
 
 class Priority(enum.IntEnum):
