@@ -19,7 +19,7 @@
 namespace {
 
 // --8<-- [start:queue]
-// Three threads send 1 to `each` through a bounded queue; this one adds up what arrives.
+// Three threads send 1 to `each` through a bounded queue; this one adds up.
 std::uint64_t sum_through_a_queue(std::uint64_t each) {
     flowcoro::lockfree::Queue<std::uint64_t> queue(64);
     std::vector<std::thread> producers;
@@ -27,7 +27,7 @@ std::uint64_t sum_through_a_queue(std::uint64_t each) {
         producers.emplace_back([&queue, each] {
             for (std::uint64_t number = 1; number <= each; ++number) {
                 while (!queue.try_push(number)) {
-                    std::this_thread::yield();  // full: how to wait is the caller's choice
+                    std::this_thread::yield();  // full
                 }
             }
         });
@@ -57,8 +57,8 @@ float loudest(std::size_t blocks) {
         std::array<float, 48> block{0.25F, 0.75F, 0.5F};
         for (std::size_t sent = 0; sent < blocks * block.size();) {
             const std::size_t in_block = sent % block.size();
-            const std::size_t pushed =
-                ring.push_many(block.data() + in_block, block.size() - in_block);
+            const std::size_t pushed = ring.push_many(block.data() + in_block,
+                                                      block.size() - in_block);
             sent += pushed;
             if (pushed == 0) {
                 std::this_thread::yield();
@@ -68,7 +68,9 @@ float loudest(std::size_t blocks) {
     float peak = 0;
     for (std::size_t left = blocks * 48; left != 0;) {
         const std::size_t popped =
-            ring.pop_many(100, [&peak](float&& sample) noexcept { peak = std::max(peak, sample); });
+            ring.pop_many(100, [&peak](float&& sample) noexcept {
+                peak = std::max(peak, sample);
+            });
         left -= popped;
         if (popped == 0) {
             std::this_thread::yield();
@@ -82,7 +84,8 @@ float loudest(std::size_t blocks) {
 
 // --8<-- [start:inbox]
 // Many producers, one consumer that takes all there is at once.
-std::vector<std::string> read_all(flowcoro::lockfree::Inbox<std::string>& inbox) {
+std::vector<std::string> read_all(
+    flowcoro::lockfree::Inbox<std::string>& inbox) {
     std::vector<std::string> messages;
     auto batch = inbox.take_all();
     while (std::optional<std::string> message = batch.pop()) {
@@ -95,7 +98,8 @@ std::vector<std::string> read_all(flowcoro::lockfree::Inbox<std::string>& inbox)
 
 // --8<-- [start:deque]
 // The owner works at one end; thieves take from the other.
-std::optional<int> steal_one(flowcoro::lockfree::WorkStealingDeque<int>& deque) {
+std::optional<int> steal_one(
+    flowcoro::lockfree::WorkStealingDeque<int>& deque) {
     for (;;) {
         const auto stolen = deque.steal();
         if (stolen.outcome != flowcoro::lockfree::Steal::lost) {

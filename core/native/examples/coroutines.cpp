@@ -1,4 +1,4 @@
-// Coroutines on schedulers, and timers. docs/guide/cpp.md shows the marked parts.
+// Coroutines, and timers. docs/guide/cpp.md shows the marked parts.
 #include <chrono>
 #include <coroutine>
 #include <cstdint>
@@ -25,8 +25,10 @@ using flowcoro::scheduler::when_all;
 using flowcoro::scheduler::WorkStealingScheduler;
 
 // --8<-- [start:task]
-Task<std::uint64_t> sum(Scheduler& scheduler, std::uint64_t from, std::uint64_t to) {
-    co_await scheduler.schedule();  // goes on on a worker; throws SchedulerClosed after the end
+Task<std::uint64_t> sum(Scheduler& scheduler, std::uint64_t from,
+                        std::uint64_t to) {
+    // Goes on on a worker; throws SchedulerClosed if it was shut down.
+    co_await scheduler.schedule();
     std::uint64_t total = 0;
     for (std::uint64_t number = from; number < to; ++number) {
         total += number;
@@ -34,7 +36,8 @@ Task<std::uint64_t> sum(Scheduler& scheduler, std::uint64_t from, std::uint64_t 
     co_return total;
 }
 
-Task<std::uint64_t> sum_in_parts(Scheduler& scheduler, std::uint64_t to, std::uint64_t parts) {
+Task<std::uint64_t> sum_in_parts(Scheduler& scheduler, std::uint64_t to,
+                                 std::uint64_t parts) {
     std::vector<Task<std::uint64_t>> tasks;
     for (std::uint64_t i = 0; i < parts; ++i) {
         tasks.push_back(sum(scheduler, to * i / parts, to * (i + 1) / parts));
@@ -48,17 +51,22 @@ Task<std::uint64_t> sum_in_parts(Scheduler& scheduler, std::uint64_t to, std::ui
 
 std::uint64_t sum_up_to(std::uint64_t to) {
     WorkStealingScheduler scheduler(4);
-    return sync_wait(sum_in_parts(scheduler, to, 8));  // blocks this thread, which is no worker
+    // Blocks this thread, which must not be a worker.
+    return sync_wait(sum_in_parts(scheduler, to, 8));
 }
 
 // --8<-- [end:task]
 
 // --8<-- [start:sleep]
-// co_await Sleep(timers, scheduler, 10ms): whether the time has passed, or the timers stopped.
+// co_await Sleep(timers, scheduler, 10ms): false if the timers were stopped.
 class Sleep final : Runnable {
   public:
-    Sleep(Timers& timers, Scheduler& scheduler, Timers::Clock::duration time) noexcept
-        : Runnable(&Sleep::wake), timers_(timers), scheduler_(scheduler), time_(time) {}
+    Sleep(Timers& timers, Scheduler& scheduler,
+          Timers::Clock::duration time) noexcept
+        : Runnable(&Sleep::wake),
+          timers_(timers),
+          scheduler_(scheduler),
+          time_(time) {}
 
     [[nodiscard]] static bool await_ready() noexcept { return false; }
 
@@ -86,7 +94,8 @@ class Sleep final : Runnable {
 
 Task<int> count_ticks(Timers& timers, Scheduler& scheduler, int at_most) {
     int ticks = 0;
-    while (ticks < at_most && co_await Sleep(timers, scheduler, std::chrono::milliseconds(1))) {
+    while (ticks < at_most &&
+           co_await Sleep(timers, scheduler, std::chrono::milliseconds(1))) {
         ++ticks;
     }
     co_return ticks;

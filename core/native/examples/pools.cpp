@@ -23,7 +23,7 @@ struct Request {
 flowcoro::memory::ObjectPool<Request> requests;
 
 std::size_t serve(std::string path) {
-    // Constructed in a block of the pool; destroyed, and the block given back, at the end.
+    // Lives in a block of the pool, which it gives back at the end.
     const auto request = requests.make(std::move(path));
     return request->path.size();
 }
@@ -45,7 +45,8 @@ flowcoro::memory::Buffer receive() {
 // --8<-- [end:buffers]
 
 // --8<-- [start:slabs]
-std::size_t sum_of_squares(std::size_t count, flowcoro::memory::SlabAllocator& slabs) {
+std::size_t sum_of_squares(std::size_t count,
+                           flowcoro::memory::SlabAllocator& slabs) {
     std::pmr::vector<std::size_t> squares(&slabs);
     for (std::size_t i = 1; i <= count; ++i) {
         squares.push_back(i * i);

@@ -1,4 +1,4 @@
-// The schedulers, task groups and hooks. docs/guide/cpp.md shows the marked parts.
+// Schedulers, task groups, hooks. docs/guide/cpp.md shows the marked parts.
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
@@ -38,18 +38,22 @@ int count_on_workers(int tasks) {
 // --8<-- [end:schedule]
 
 // --8<-- [start:group]
-// Sorts by halves, each half by whoever has time. May be called from within a task.
+// Sorts by halves, each by whoever has time. Works within a task, too.
 void merge_sort(WorkStealingScheduler& scheduler, std::span<int> numbers) {
     if (numbers.size() < 1000) {
         std::sort(numbers.begin(), numbers.end());
         return;
     }
-    const auto middle = numbers.begin() + static_cast<std::ptrdiff_t>(numbers.size() / 2);
+    const auto middle =
+        numbers.begin() + static_cast<std::ptrdiff_t>(numbers.size() / 2);
     TaskGroup halves(scheduler);
-    halves.run([&scheduler, numbers] { merge_sort(scheduler, numbers.first(numbers.size() / 2)); });
-    halves.run(
-        [&scheduler, numbers] { merge_sort(scheduler, numbers.subspan(numbers.size() / 2)); });
-    halves.wait();  // a worker runs other tasks meanwhile; throws what left one of them
+    halves.run([&scheduler, numbers] {
+        merge_sort(scheduler, numbers.first(numbers.size() / 2));
+    });
+    halves.run([&scheduler, numbers] {
+        merge_sort(scheduler, numbers.subspan(numbers.size() / 2));
+    });
+    halves.wait();  // throws what left one of them
     std::inplace_merge(numbers.begin(), middle, numbers.end());
 }
 
@@ -72,7 +76,7 @@ std::vector<char> in_order_of_urgency() {
 // --8<-- [end:priority]
 
 // --8<-- [start:hooks]
-// What each worker's thread needs: a name, a thread-local allocator, a language runtime ...
+// What each worker's thread needs: a name, a language runtime ...
 class Attached final : public WorkerHooks {
   public:
     void on_start(std::size_t /*worker*/) override { ++attached; }

@@ -47,7 +47,7 @@ else:
 
 
 class Priority(enum.IntEnum):
-    """How urgent a task is."""
+    """How urgent a task is: `LOW`, `NORMAL`, `HIGH` or `CRITICAL`."""
 
     LOW = 0
     NORMAL = 1
