@@ -123,8 +123,7 @@ native-coverage: $(SETUP) ## The same with a gate on line coverage
 native-bench: $(SETUP) ## Measure the native core (release build)
 	cmake -S core/native -B $(NATIVE_BUILD)/plain -G Ninja -DFLOWCORO_BENCH=ON $(QUIETLY)
 	cmake --build $(NATIVE_BUILD)/plain $(QUIETLY)
-	$(NATIVE_BUILD)/plain/bench/containers_bench
-	$(NATIVE_BUILD)/plain/bench/memory_bench
+	for bench in containers memory scheduler reactor; do $(NATIVE_BUILD)/plain/bench/$${bench}_bench; done
 
 layering: $(SETUP) ## Check who imports whom
 	$(BIN)/pytest -q tests/test_layering.py
