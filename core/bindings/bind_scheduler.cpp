@@ -197,9 +197,10 @@ void bind_common(nb::module_& module) {
                             "What the schedulers have in common.")
         .def(
             "shutdown",
-            [](nb::handle self, bool wait, bool cancel_pending, nb::handle timeout) {
-                nb::inst_ptr<PyScheduler>(self)->engine()->shutdown(
-                    self.ptr(), wait, cancel_pending, deadline_from(timeout));
+            [](nb::pointer_and_handle<PyScheduler> self, bool wait, bool cancel_pending,
+               nb::handle timeout) {
+                self.p->engine()->shutdown(self.h.ptr(), wait, cancel_pending,
+                                           deadline_from(timeout));
             },
             nb::kw_only(), nb::arg("wait") = true, nb::arg("cancel_pending") = false,
             nb::arg("timeout") = nb::none(),
