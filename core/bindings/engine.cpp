@@ -25,11 +25,19 @@ struct Registry {
 
 constexpr std::size_t named_at_most = 10;
 
+// Without the GIL: when there is no thread to be had, the constructor waits for those that it has
+// started, and their first act is to attach.
+template <typename Native, typename... Args>
+std::unique_ptr<Native> make_native(Args... args) {
+    const nb::gil_scoped_release released;
+    return std::make_unique<Native>(args...);
+}
+
 }  // namespace
 
 std::shared_ptr<Engine> Engine::stealing(std::size_t workers) {
     const std::shared_ptr<Engine> engine(new Engine);
-    auto native = std::make_unique<scheduler::WorkStealingScheduler>(workers, &engine->hooks_);
+    auto native = make_native<scheduler::WorkStealingScheduler>(workers, &engine->hooks_);
     engine->stealing_ = native.get();
     engine->native_ = std::move(native);
     enlist(engine);
@@ -38,8 +46,8 @@ std::shared_ptr<Engine> Engine::stealing(std::size_t workers) {
 
 std::shared_ptr<Engine> Engine::by_priority(std::size_t workers, std::size_t starvation_bound) {
     const std::shared_ptr<Engine> engine(new Engine);
-    auto native =
-        std::make_unique<scheduler::PriorityScheduler>(workers, starvation_bound, &engine->hooks_);
+    auto native = make_native<scheduler::PriorityScheduler>(workers, starvation_bound,
+                                                            &engine->hooks_);
     engine->priority_ = native.get();
     engine->native_ = std::move(native);
     enlist(engine);
