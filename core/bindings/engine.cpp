@@ -1,8 +1,10 @@
 #include "engine.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -16,6 +18,7 @@ namespace {
 struct Registry {
     nb::ft_mutex mutex;
     std::vector<std::shared_ptr<Engine>> engines;
+    bool over = false;  // the interpreter ends
 
     static Registry& get() {
         static Registry& only = *new Registry;
@@ -55,9 +58,33 @@ std::shared_ptr<Engine> Engine::by_priority(std::size_t workers, std::size_t sta
 }
 
 void Engine::enlist(std::shared_ptr<Engine> engine) {
+    sweep();
+    Registry& registry = Registry::get();
+    {
+        const nb::ft_lock_guard guard(registry.mutex);
+        if (!registry.over) {
+            registry.engines.push_back(std::move(engine));
+            return;
+        }
+    }
+    {
+        const nb::gil_scoped_release released;
+        engine->join_threads();
+    }
+    throw std::runtime_error("no scheduler can be made any more: the interpreter ends");
+}
+
+// Drops what has retired.
+void Engine::sweep() noexcept {
+    std::vector<std::shared_ptr<Engine>> retired;
     Registry& registry = Registry::get();
     const nb::ft_lock_guard guard(registry.mutex);
-    registry.engines.push_back(std::move(engine));
+    const auto rest = std::stable_partition(
+        registry.engines.begin(), registry.engines.end(), [](const auto& each) {
+            return !each->retired_.load(detail::memory_order_acquire);
+        });
+    std::move(rest, registry.engines.end(), std::back_inserter(retired));
+    registry.engines.erase(rest, registry.engines.end());
 }
 
 bool Engine::lost() const noexcept {
@@ -113,7 +140,7 @@ void Engine::remove(Handle& handle) noexcept {
     }
     if (unfinished_.fetch_sub(1, detail::memory_order_seq_cst) == 1) {
         ended_.notify(static_cast<std::size_t>(-1));
-        if (forsaken_.load(detail::memory_order_seq_cst)) {
+        if (unattended_.load(detail::memory_order_seq_cst)) {
             retire();
         }
     }
@@ -168,12 +195,24 @@ void Engine::shutdown(PyObject* owner, bool wait, bool cancel_pending, const Dea
         cancelling_.store(true, detail::memory_order_seq_cst);
         cancel_all();
     }
-    if (wait && !wait_for_end(owner, deadline)) {
+    if (!wait) {
+        leave_unattended();
+        return;
+    }
+    bool ended = false;
+    try {
+        ended = wait_for_end(owner, deadline);
+    } catch (...) {
+        leave_unattended();
+        throw;
+    }
+    if (!ended) {
+        leave_unattended();
         raise_timed_out();
     }
-    if (unfinished() == 0) {
-        retire();
-    }
+    retire();
+    const nb::gil_scoped_release released;
+    join_threads();  // whoever else retires it
 }
 
 void Engine::raise_timed_out() {
@@ -197,35 +236,43 @@ void Engine::forsaken() noexcept {
         return;
     }
     closing_.store(true, detail::memory_order_seq_cst);
-    forsaken_.store(true, detail::memory_order_seq_cst);
-    if (unfinished() == 0) {
+    leave_unattended();
+}
+
+void Engine::leave_unattended() noexcept {
+    unattended_.store(true, detail::memory_order_seq_cst);
+    if (unfinished_.load(detail::memory_order_seq_cst) == 0) {
         retire();
     }
 }
 
 void Engine::retire() noexcept {
-    const auto end = [](const std::shared_ptr<Engine>& engine) {
-        engine->timers_.stop();
-        engine->native_->shutdown();
-    };
-    std::shared_ptr<Engine> self;
-    {
-        Registry& registry = Registry::get();
-        const nb::ft_lock_guard guard(registry.mutex);
-        const auto found = std::find_if(registry.engines.begin(), registry.engines.end(),
-                                        [this](const auto& each) { return each.get() == this; });
-        if (found == registry.engines.end()) {
-            return;  // it is being done
+    if (lost() || retiring_.exchange(true, detail::memory_order_acq_rel)) {
+        return;
+    }
+    if (!on_worker()) {
+        {
+            const nb::gil_scoped_release released;
+            join_threads();
         }
-        self = std::move(*found);
-        registry.engines.erase(found);
+        retired_.store(true, detail::memory_order_release);
+        sweep();
+        return;
     }
-    if (on_worker()) {
-        std::thread(end, std::move(self)).detach();
-    } else {
-        const nb::gil_scoped_release released;
-        end(self);
+    try {
+        // The registry keeps it alive up to the thread's last act.
+        std::thread([this] {
+            join_threads();
+            retired_.store(true, detail::memory_order_release);
+        }).detach();
+    } catch (const std::system_error&) {
+        retiring_.store(false, detail::memory_order_release);  // at the latest with the interpreter
     }
+}
+
+void Engine::join_threads() noexcept {
+    timers_.stop();
+    native_->shutdown();
 }
 
 void Engine::shutdown_all() {
@@ -233,6 +280,7 @@ void Engine::shutdown_all() {
     {
         Registry& registry = Registry::get();
         const nb::ft_lock_guard guard(registry.mutex);
+        registry.over = true;
         engines = registry.engines;
     }
     for (const std::shared_ptr<Engine>& engine : engines) {
@@ -246,6 +294,8 @@ void Engine::shutdown_all() {
             }
             engine->wait_for_end(Py_None, std::nullopt);
             engine->retire();
+            const nb::gil_scoped_release released;
+            engine->join_threads();
         }
     }
 }

@@ -7,13 +7,17 @@
 //   cancelling_ set once: what has not begun is cancelled when its turn comes, and workers
 //               schedule nothing any more.
 //   ending_     set once, as the interpreter ends.
+//   unattended_ nobody waits for the end any more: who ends the last task retires the engine. Set
+//               before a look at unfinished_, looked at after it was counted down.
+//   retiring_   set by the one who has the threads joined; retired_ when that is done.
 //   unfinished_ how many handles are not done, callbacks included. Who waits for the end joins
 //               ended_ and then looks; who counts down to 0 notifies ended_ afterwards.
 //
 // Life: the registry owns an engine until its threads have been joined, whoever else may hold
-// it; a worker cannot join itself, so the last act of an engine that everybody forgot is done by
-// a thread made for that. In the child of a fork the engine is lost: its threads are not there,
-// and it is never touched or destroyed again.
+// it; a worker cannot join itself, so the last act of an engine that nobody waits for is done by
+// a thread made for that. Who wants the threads to be gone joins them as well, and waits so for
+// that thread: the interpreter must not end while a worker has yet to leave it. In the child of a
+// fork the engine is lost: its threads are not there, and it is never touched or destroyed again.
 //
 // No lock is held while Python code runs or a reference is dropped.
 #pragma once
@@ -100,12 +104,19 @@ class Engine : public std::enable_shared_from_this<Engine> {
     Engine() noexcept : generation_(fork_generation()) {}
 
     static void enlist(std::shared_ptr<Engine> engine);
+    static void sweep() noexcept;
 
     void cancel_all();
     bool wait_for_end(PyObject* owner, const Deadline& deadline);
 
+    // Nobody waits: who ends the last task retires it.
+    void leave_unattended() noexcept;
+
     // Joins the threads; on a worker has another thread do it. Once.
     void retire() noexcept;
+
+    // Joins the threads, beside whoever does already. Not on a worker, and not attached.
+    void join_threads() noexcept;
 
     // What is not done: strong references.
     std::vector<nb::object> unfinished_handles();
@@ -116,7 +127,9 @@ class Engine : public std::enable_shared_from_this<Engine> {
     detail::atomic<bool> closing_{false};
     detail::atomic<bool> cancelling_{false};
     detail::atomic<bool> ending_{false};
-    detail::atomic<bool> forsaken_{false};
+    detail::atomic<bool> unattended_{false};
+    detail::atomic<bool> retiring_{false};
+    detail::atomic<bool> retired_{false};
     detail::atomic<std::size_t> unfinished_{0};
     WaitList ended_;
     nb::ft_mutex mutex_;

@@ -153,7 +153,7 @@ class WorkStealingScheduler(_native.WorkStealingScheduler, _Common):
         TypeError: `num_threads` is not an integer.
         ValueError: `num_threads` is below 1.
         OverflowError: `num_threads` is above 1024.
-        RuntimeError: There is no thread to be had.
+        RuntimeError: There is no thread to be had, or the interpreter ends.
     """
 
     __slots__ = ()
@@ -177,7 +177,7 @@ class PriorityScheduler(_native.PriorityScheduler, _Common):
         TypeError: An argument is not an integer.
         ValueError: An argument is below 1.
         OverflowError: `num_threads` is above 1024, or `starvation_bound` above 2**31.
-        RuntimeError: There is no thread to be had.
+        RuntimeError: There is no thread to be had, or the interpreter ends.
     """
 
     __slots__ = ()
