@@ -161,7 +161,8 @@ Raises:
 
 Raises:
     BaseException: What left the task.
-    asyncio.CancelledError: It was cancelled, or who awaits is.)")
+    asyncio.CancelledError: It was cancelled, or who awaits is.
+    RuntimeError: The task is lost: this process was forked.)")
             .def("__repr__", &describe);
     set_handle_type(reinterpret_cast<PyTypeObject*>(type.ptr()));
 }

@@ -350,10 +350,7 @@ void Handle::wait(const Deadline& deadline) {
     if (is_done()) {
         return;
     }
-    if (engine_->lost()) {
-        throw std::runtime_error("the task did not survive the fork: its worker is not here");
-    }
-    if (engine_->on_worker()) {
+    if (engine_->on_worker() && !engine_->lost()) {
         throw std::runtime_error(
             "the task has not ended, and to wait for it here would block one of its scheduler's "
             "workers: await the handle in a coroutine");
@@ -410,6 +407,9 @@ void Handle::add_done_callback(nb::handle callback) {
 nb::object Handle::join() {
     if (is_done()) {
         return nb::none();
+    }
+    if (engine_->lost()) {
+        throw std::runtime_error("the task did not survive the fork: its worker is not here");
     }
     nb::object waiter = Waiter::make();
     waiters_.join(Waiter::of(waiter), self_, WaitList::End::back);
