@@ -64,7 +64,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
     [[nodiscard]] bool lost() const noexcept;
 
     [[nodiscard]] bool cancelling() const noexcept {
-        return cancelling_.load(detail::memory_order_acquire);
+        return cancelling_.load(detail::memory_order_seq_cst);
     }
 
     [[nodiscard]] bool closing() const noexcept {
@@ -73,7 +73,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
 
     // The interpreter ends: a coroutine that would wait is cancelled instead.
     [[nodiscard]] bool ending() const noexcept {
-        return ending_.load(detail::memory_order_acquire);
+        return ending_.load(detail::memory_order_seq_cst);
     }
 
     void add(Handle& handle) noexcept;

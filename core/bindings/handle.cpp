@@ -153,7 +153,11 @@ bool Handle::step() {
             return false;
         }
     }
-    is_coroutine_.store(true, detail::memory_order_release);
+    // A cancel of all from now on finds a coroutine; one that found the callable has passed it by.
+    is_coroutine_.store(true, detail::memory_order_seq_cst);
+    if (engine_->cancelling()) {
+        asked_.store(true, detail::memory_order_seq_cst);
+    }
     return drive();
 }
 
@@ -242,7 +246,7 @@ bool Handle::suspend(const nb::object& awaited) {
         if (waits) {
             waiter_ = awaited;
         }
-        state_.store(State::suspended, detail::memory_order_release);
+        state_.store(State::suspended, detail::memory_order_seq_cst);
     }
     if (engine_->ending()) {
         asked_.store(true, detail::memory_order_seq_cst);
@@ -331,7 +335,7 @@ bool Handle::cancel() {
         finish_cancelled();
         return true;
     }
-    if (is_done() || !is_coroutine_.load(detail::memory_order_acquire)) {
+    if (is_done() || !is_coroutine_.load(detail::memory_order_seq_cst)) {
         return false;
     }
     asked_.store(true, detail::memory_order_seq_cst);

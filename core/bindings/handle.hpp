@@ -64,7 +64,7 @@ class Handle final : public scheduler::Runnable, public Resumable {
     }
 
     [[nodiscard]] bool is_suspended() const noexcept {
-        return state_.load(detail::memory_order_acquire) == State::suspended;
+        return state_.load(detail::memory_order_seq_cst) == State::suspended;
     }
 
     [[nodiscard]] bool is_cancelled() const noexcept { return is_done() && cancelled_; }
