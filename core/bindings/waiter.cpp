@@ -230,7 +230,9 @@ nb::object Waiter::await() {
     if (is_set()) {
         return once(nullptr);
     }
-    return current_resumable() != nullptr ? once(self_) : await_on_loop();
+    // A loop that runs inside a task of the scheduler (asyncio.run) drives its own coroutines.
+    return current_resumable() != nullptr && running_loop().is_none() ? once(self_)
+                                                                      : await_on_loop();
 }
 
 nb::object Waiter::await_on_loop() {
