@@ -32,7 +32,8 @@ nb::object take_exception() noexcept {
 #endif
 }
 
-void set_exception(const nb::object& error) noexcept {
+void set_exception(const nb::object& error, const nb::object& traceback) noexcept {
+    PyException_SetTraceback(error.ptr(), traceback.is_valid() ? traceback.ptr() : Py_None);
     PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
 }
 
@@ -304,6 +305,9 @@ void Handle::finish_cancelled() {
 void Handle::finish(nb::object result, nb::object error, bool cancelled) {
     result_ = std::move(result);
     error_ = std::move(error);
+    if (error_.is_valid()) {
+        traceback_ = nb::steal(PyException_GetTraceback(error_.ptr()));
+    }
     cancelled_ = cancelled;
     nb::object task;
     std::vector<nb::object> callbacks;
@@ -379,7 +383,7 @@ void Handle::wait(const Deadline& deadline) {
 nb::object Handle::result(const Deadline& deadline) {
     wait(deadline);
     if (error_.is_valid()) {
-        set_exception(error_);
+        set_exception(error_, traceback_);
         nb::raise_python_error();
     }
     return result_;
@@ -388,7 +392,7 @@ nb::object Handle::result(const Deadline& deadline) {
 nb::object Handle::exception(const Deadline& deadline) {
     wait(deadline);
     if (cancelled_) {
-        set_exception(error_);
+        set_exception(error_, traceback_);
         nb::raise_python_error();
     }
     return error_.is_valid() ? error_ : nb::none();
@@ -452,8 +456,8 @@ const char* Handle::status() const noexcept {
 }
 
 int Handle::traverse(visitproc visit, void* arg) const {
-    for (const nb::object* const each :
-         {&task_, &arguments_, &context_, &result_, &error_, &pending_error_, &waiter_}) {
+    for (const nb::object* const each : {&task_, &arguments_, &context_, &result_, &error_,
+                                         &traceback_, &pending_error_, &waiter_}) {
         Py_VISIT(each->ptr());
     }
     for (const nb::object& callback : callbacks_) {
@@ -466,6 +470,7 @@ int Handle::traverse(visitproc visit, void* arg) const {
 void Handle::clear() noexcept {
     nb::object result = std::move(result_);
     nb::object error = std::move(error_);
+    nb::object traceback = std::move(traceback_);
     waiters_.clear();
 }
 
