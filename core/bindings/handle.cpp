@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "imported.hpp"
+#include "references.hpp"
 
 namespace flowcoro::bindings {
 
@@ -453,6 +454,13 @@ const char* Handle::status() const noexcept {
             break;
     }
     return cancelled_ ? "cancelled" : error_.is_valid() ? "failed" : "done";
+}
+
+// The result may be a handle whose result is a handle ...
+Handle::~Handle() {
+    release(std::move(result_));
+    release(std::move(error_));
+    release(std::move(traceback_));
 }
 
 int Handle::traverse(visitproc visit, void* arg) const {

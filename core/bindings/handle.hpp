@@ -51,7 +51,7 @@ class Handle final : public scheduler::Runnable, public Resumable {
     Handle(PyObject* self, std::shared_ptr<Engine> engine, scheduler::Priority priority) noexcept;
     Handle(const Handle&) = delete;
     Handle& operator=(const Handle&) = delete;
-    ~Handle() = default;
+    ~Handle();
 
     static Handle& of(nb::handle object) noexcept { return *nb::inst_ptr<Handle>(object); }
 
