@@ -53,15 +53,14 @@ std::string text_of(const nb::object& text) {
     return utf8;
 }
 
+// A function's, a class's or a coroutine's; what has none, such as a partial, by its repr.
 std::string qualified_name(nb::handle object) {
-    std::string name;
-    for (const char* const part : {"__module__", "__qualname__"}) {
-        const nb::object text = nb::getattr(object, part, nb::none());
-        if (PyUnicode_Check(text.ptr())) {
-            name += (name.empty() ? "" : ".") + text_of(text);
-        }
+    const nb::object name = nb::getattr(object, "__qualname__", nb::none());
+    if (!PyUnicode_Check(name.ptr())) {
+        return text_of(nb::steal(PyObject_Repr(object.ptr())));
     }
-    return name.empty() ? text_of(nb::steal(PyObject_Repr(object.ptr()))) : name;
+    const nb::object module = nb::getattr(object, "__module__", nb::none());
+    return (PyUnicode_Check(module.ptr()) ? text_of(module) + "." : "") + text_of(name);
 }
 
 }  // namespace
