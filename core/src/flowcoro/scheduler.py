@@ -116,7 +116,7 @@ class _Common(_Base):
             ValueError: `seconds` is negative, NaN or infinite.
             RuntimeError: The scheduler was shut down, before or meanwhile.
         """
-        if not (seconds >= 0 and math.isfinite(seconds)):
+        if not 0 <= seconds < math.inf:
             raise ValueError("seconds must be finite and not negative")
         if seconds == 0:
             await yield_now()
