@@ -320,10 +320,13 @@ Raises:
 void bind_priority(nb::module_& module) {
     const auto any = [](const PyPriorityScheduler& self, nb::handle task, nb::args arguments,
                         nb::handle priority) {
-        const long level = PyLong_Check(priority.ptr()) ? PyLong_AsLong(priority.ptr()) : -1;
-        if (level < 0 || level >= static_cast<long>(scheduler::priorities)) {
-            PyErr_Clear();
+        if (!PyLong_Check(priority.ptr())) {
             raise_wrong_type("priority must be a Priority", priority);
+        }
+        int overflow = 0;
+        const long level = PyLong_AsLongAndOverflow(priority.ptr(), &overflow);
+        if (overflow != 0 || level < 0 || level >= static_cast<long>(scheduler::priorities)) {
+            throw nb::value_error("priority must be a Priority: 0 (LOW) to 3 (CRITICAL)");
         }
         return schedule(self, task, arguments, static_cast<Priority>(level), Engine::Place::any);
     };
