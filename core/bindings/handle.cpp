@@ -164,6 +164,7 @@ bool Handle::step() {
 
 // Afterwards it is done, or task_ is the coroutine that the callable returned.
 void Handle::call() {
+    nb::object arguments;
     PyContext_Enter(context_.ptr());
     nb::object result = nb::steal(PyObject_Call(task_.ptr(), arguments_.ptr(), nullptr));
     nb::object error;
@@ -176,6 +177,7 @@ void Handle::call() {
     } else if (PyCoro_CheckExact(result.ptr())) {
         const nb::ft_lock_guard guard(mutex_);
         std::swap(task_, result);  // the callable is dropped with `result`, without the lock
+        std::swap(arguments, arguments_);
     } else {
         finish(std::move(result), nb::object(), false);
     }
