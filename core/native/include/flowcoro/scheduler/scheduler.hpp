@@ -145,7 +145,7 @@ class Scheduler {
                 threads_.emplace_back([this, i] { work(i); });
             }
         } catch (...) {
-            shutdown();
+            shutdown(Fate::abandon);  // with fewer, "all are parked" never comes
             throw;
         }
     }
