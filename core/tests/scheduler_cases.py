@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from textwrap import dedent
@@ -23,6 +25,8 @@ SOON = 30.0
 """Seconds after which what should have happened will not."""
 
 each = pytest.mark.parametrize("make", [WorkStealingScheduler, PriorityScheduler])
+FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
+
 no_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 on_linux = pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts in /proc")
 
@@ -80,8 +84,26 @@ def until_state(handle: Handle[Any], expected: str) -> None:
     until(lambda: state(handle) == expected)
 
 
-def threads() -> int:
-    return len(os.listdir("/proc/self/task"))
+def native_threads() -> int:
+    """How many threads this process has beside those that `threading` knows."""
+    return len(os.listdir("/proc/self/task")) - threading.active_count()
+
+
+def until_alone() -> None:
+    """Until all threads of all schedulers are gone, those of dropped ones as well."""
+    gc.collect()
+    until(lambda: native_threads() == 0)
+
+
+def until_collected(reference: weakref.ref[Any]) -> None:
+    """Without the GIL an object may wait for a sleeping worker that owns it, or the collector."""
+
+    def gone() -> bool:
+        if reference() is not None and FREE_THREADED:
+            gc.collect()
+        return reference() is None
+
+    until(gone)
 
 
 def run_script(source: str, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:

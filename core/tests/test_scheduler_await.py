@@ -6,6 +6,7 @@ import asyncio
 import threading
 import traceback
 from collections.abc import Generator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -62,7 +63,7 @@ def test_two_loops_in_two_threads_at_once() -> None:
     async def main() -> list[int]:
         barrier.wait()
         async with asyncio.timeout(SOON):
-            return await asyncio.gather(*handles)
+            return list(await asyncio.gather(*handles))
 
     barrier = threading.Barrier(3, timeout=SOON)
     with running(WorkStealingScheduler) as scheduler:
@@ -105,7 +106,7 @@ def test_one_worker_is_enough_for_coroutines_that_wait_for_each_other(make: Make
         if n < 2:
             return n
         first, second = scheduler.schedule(fibonacci, n - 1), scheduler.schedule(fibonacci, n - 2)
-        return await first + await second
+        return int(await first) + int(await second)
 
     with running(make, 1) as scheduler:
         assert scheduler.schedule(fibonacci, 12).result(SOON) == 144
@@ -160,7 +161,11 @@ def test_a_loop_run_inside_a_task(make: MakeScheduler) -> None:
         getter = asyncio.create_task(queue.aget())
         await asyncio.sleep(0)
         await queue.aput(1)
-        return [await getter, await other.schedule(scheduler.sleep, 0.001) or 2]
+        return [await getter, await other.schedule(later, 2)]
+
+    async def later(value: int) -> int:
+        await scheduler.sleep(0.001)
+        return value
 
     async def coroutine() -> list[int]:
         result = asyncio.run(inside())
@@ -192,7 +197,7 @@ def test_foreign_awaitables_are_an_error_in_the_coroutine(make: MakeScheduler) -
         messages = []
         for awaitable in future, Custom("a thing"), Custom(42):
             with pytest.raises(RuntimeError) as caught:
-                await awaitable
+                await awaitable  # type: ignore[func-returns-value]
             messages.append(str(caught.value))
         await scheduler.sleep(0.001)
         return messages
@@ -258,7 +263,7 @@ async def test_sleep_on_a_loop(make: MakeScheduler) -> None:
 
 def test_coroutines_move_between_workers() -> None:
     async def coroutine() -> set[int]:
-        seen = set()
+        seen: set[int] = set()
         while len(seen) < 2:
             seen.add(threading.get_ident())
             await yield_now()
@@ -271,43 +276,49 @@ def test_coroutines_move_between_workers() -> None:
     assert threading.get_ident() not in seen
 
 
+PER_PRODUCER = 12_500
+
+
+class Traffic:
+    """Producers and consumers at one queue: coroutines and threads."""
+
+    def __init__(self) -> None:
+        self.queue: Queue[int] = Queue(64)
+        self.results: UnboundedQueue[int] = UnboundedQueue()
+
+    async def produce(self, first: int) -> None:
+        for number in range(first, first + PER_PRODUCER):
+            await self.queue.aput(number)
+
+    async def consume(self) -> None:
+        while (number := await self.queue.aget()) >= 0:
+            self.results.put(number)
+
+    def produce_here(self, first: int) -> None:
+        for number in range(first, first + PER_PRODUCER):
+            self.queue.put(number, SOON)
+
+    def consume_here(self) -> None:
+        while (number := self.queue.get(SOON)) >= 0:
+            self.results.put(number)
+
+
 def test_a_queue_between_coroutines_and_threads() -> None:
     """100,000 items, each exactly once, by coroutines of a scheduler and threads on both sides."""
-    queue: Queue[int] = Queue(64)
-    results: UnboundedQueue[int] = UnboundedQueue()
-    per_producer = 12_500
-
-    async def produce(first: int) -> None:
-        for number in range(first, first + per_producer):
-            await queue.aput(number)
-
-    async def consume() -> None:
-        while (number := await queue.aget()) >= 0:
-            results.put(number)
-
-    def produce_in_a_thread(first: int) -> None:
-        for number in range(first, first + per_producer):
-            queue.put(number, SOON)
-
-    def consume_in_a_thread() -> None:
-        while (number := queue.get(SOON)) >= 0:
-            results.put(number)
-
+    traffic = Traffic()
     with running(WorkStealingScheduler, 3) as scheduler:
-        firsts = range(0, 8 * per_producer, per_producer)
-        producers = [scheduler.schedule(produce, first) for first in firsts[:4]]
-        consumers = [scheduler.schedule(consume) for _ in range(4)]
-        putting = [start(lambda f=first: produce_in_a_thread(f)) for first in firsts[4:]]  # type: ignore[misc]
-        getting = [start(consume_in_a_thread) for _ in range(4)]
-        for handle in producers:
-            handle.result(60)
-        for thread in putting:
-            thread.result()
+        firsts = range(0, 8 * PER_PRODUCER, PER_PRODUCER)
+        producers = [scheduler.schedule(traffic.produce, first) for first in firsts[:4]]
+        consumers = [scheduler.schedule(traffic.consume) for _ in range(4)]
+        putting = [start(partial(traffic.produce_here, first)) for first in firsts[4:]]
+        getting = [start(traffic.consume_here) for _ in range(4)]
+        for waiting in producers, putting:
+            for one in waiting:
+                one.result()
         for _ in range(8):
-            queue.put(-1, SOON)
-        for handle in consumers:
-            handle.result(SOON)
-        for thread in getting:
-            thread.result()
-    until_waiting(queue)
-    assert sorted(results.get_many(200_000)) == list(range(100_000))
+            traffic.queue.put(-1, SOON)
+        for waiting in consumers, getting:
+            for one in waiting:
+                one.result()
+    until_waiting(traffic.queue)
+    assert sorted(traffic.results.get_many(200_000)) == list(range(100_000))

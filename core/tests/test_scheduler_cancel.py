@@ -23,7 +23,17 @@ from lockfree_cases import (
     until,
     until_waiting,
 )
-from scheduler_cases import SOON, Gate, MakeScheduler, busy, each, running, state, until_state
+from scheduler_cases import (
+    SOON,
+    Gate,
+    MakeScheduler,
+    busy,
+    each,
+    running,
+    state,
+    until_collected,
+    until_state,
+)
 
 
 def ends_cancelled(handle: Handle[Any]) -> None:
@@ -375,7 +385,7 @@ def test_many_threads_cancel_one_handle(make: MakeScheduler) -> None:
                 return of.cancel()
 
             cancelling = [start(cancel) for _ in range(4)]
-            assert any([each.result() for each in cancelling])
+            assert sum([each.result() for each in cancelling]) >= 1
             ends_cancelled(handle)
 
 
@@ -442,4 +452,4 @@ def test_a_cancelled_sleep_leaves_nothing(make: MakeScheduler) -> None:
         assert handle.cancel()
         until(handle.cancelled)
         del handle  # whose exception has the coroutine's frame
-        until(lambda: gone() is None)  # though the scheduler is there, and the time has not come
+        until_collected(gone)  # though the scheduler is there, and the time has not come
