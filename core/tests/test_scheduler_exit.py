@@ -57,9 +57,9 @@ def test_exit_waits_for_what_runs_and_what_that_schedules() -> None:
 @pytest.mark.parametrize(
     "waiting",
     [
-        "scheduler.sleep(1000)",
+        "on.sleep(1000)",
         "Queue(1).aget()",
-        "scheduler.schedule(scheduler.sleep, 1000)",
+        "on.schedule(on.sleep, 1000)",
         "spin()",
     ],
 )
@@ -68,7 +68,7 @@ def test_exit_cancels_coroutines_that_would_wait(waiting: str) -> None:
     async def spin():
         while True:
             await yield_now()
-    async def coroutine(name):
+    async def coroutine(name, on):
         try:
             begun.release()
             await {waiting}
@@ -78,7 +78,8 @@ def test_exit_cancels_coroutines_that_would_wait(waiting: str) -> None:
         finally:
             say(name, "finally")
     begun = threading.Semaphore(0)
-    handles = [scheduler.schedule(coroutine, "a"), urgent.schedule(coroutine("b"))]
+    handles = [scheduler.schedule(coroutine, "a", scheduler)]
+    handles.append(urgent.schedule(coroutine("b", urgent)))
     for _ in handles:
         assert begun.acquire(timeout=5)
     """
@@ -182,16 +183,24 @@ def test_at_the_interpreters_end_no_scheduler_can_be_made() -> None:
 def test_interrupt_while_a_thread_waits(wait: str) -> None:
     source = f"""
     import signal
+    def handler(*_):
+        if not interrupted:
+            interrupted.append(True)
+            raise KeyboardInterrupt
     def interrupt():
-        os.kill(os.getpid(), signal.SIGINT)
-        begun.wait(20)
-    begun = threading.Event()
+        while not interrupted:  # one that comes just before the thread sleeps does not wake it
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+        go.wait(20)
+    interrupted = []
+    signal.signal(signal.SIGINT, handler)
+    go = threading.Event()
     handle = scheduler.schedule(interrupt)
     try:
         {wait}
     except KeyboardInterrupt:
         say("interrupted", handle.done())
-    begun.set()
+    go.set()
     say(handle.result(5))
     """
     assert output_of(START + source).splitlines() == ["interrupted False", "None"]
@@ -218,7 +227,8 @@ def test_too_few_threads() -> None:
 FORK = (
     START
     + """
-    import asyncio, warnings
+    import asyncio, faulthandler, warnings
+    faulthandler.cancel_dump_traceback_later()  # a child would wait for its thread at exit
     warnings.simplefilter("ignore", DeprecationWarning)  # of forks with threads
     go = threading.Event()
     begun = threading.Event()
@@ -239,7 +249,7 @@ FORK = (
         try:
             call(*args)
         except BaseException as error:
-            return f"{type(error).__name__}: {error}"[:60]
+            return f"{type(error).__name__}: {error}"
     async def wait_for(handle):
         async with asyncio.timeout(10):
             return await handle
@@ -252,8 +262,8 @@ FORK = (
         time.sleep(0)
 """
 )
-LOST = "RuntimeError: the task did not survive the fork: its worker is"
-NEW = "RuntimeError: the scheduler's workers did not survive the fork:"[:60]
+LOST = "RuntimeError: the task did not survive the fork: its worker is not here"
+NEW = "RuntimeError: the scheduler's workers did not survive the fork: make a new one in the child"
 
 
 @no_fork
