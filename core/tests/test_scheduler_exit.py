@@ -13,7 +13,7 @@ START = """
     scheduler = WorkStealingScheduler(2)
     urgent = PriorityScheduler(2)
     def say(*words):
-        print(*words, flush=True)
+        os.write(1, (" ".join(map(str, words)) + "\n").encode())  # whole lines
 """
 
 
@@ -188,15 +188,17 @@ def test_interrupt_while_a_thread_waits(wait: str) -> None:
             interrupted.append(True)
             raise KeyboardInterrupt
     def interrupt():
+        ready.wait(20)
         while not interrupted:  # one that comes just before the thread sleeps does not wake it
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.01)
         go.wait(20)
     interrupted = []
     signal.signal(signal.SIGINT, handler)
-    go = threading.Event()
+    go, ready = threading.Event(), threading.Event()
     handle = scheduler.schedule(interrupt)
     try:
+        ready.set()
         {wait}
     except KeyboardInterrupt:
         say("interrupted", handle.done())

@@ -184,9 +184,8 @@ def test_memory_does_not_grow(make: MakeScheduler) -> None:
             handles = [scheduler.schedule(coroutine) for _ in range(50)]
             handles += [scheduler.schedule(scheduler.sleep, 1e-6) for _ in range(10)]
             handles += [scheduler.schedule(int) for _ in range(130)]
-            cancelled = [scheduler.schedule(scheduler.sleep, 1000) for _ in range(10)]
-            for handle in cancelled:
-                handle.cancel()
+            cancelled = [scheduler.schedule(scheduler.sleep(1000)) for _ in range(10)]
+            assert sum([handle.cancel() for handle in cancelled]) == len(cancelled)
             for handle in handles:
                 handle.result(SOON)
             until(lambda: scheduler.unfinished == 0)
