@@ -49,8 +49,8 @@ std::shared_ptr<Engine> Engine::stealing(std::size_t workers) {
 
 std::shared_ptr<Engine> Engine::by_priority(std::size_t workers, std::size_t starvation_bound) {
     const std::shared_ptr<Engine> engine(new Engine);
-    auto native = make_native<scheduler::PriorityScheduler>(workers, starvation_bound,
-                                                            &engine->hooks_);
+    auto native =
+        make_native<scheduler::PriorityScheduler>(workers, starvation_bound, &engine->hooks_);
     engine->priority_ = native.get();
     engine->native_ = std::move(native);
     enlist(engine);
@@ -80,9 +80,8 @@ void Engine::sweep() noexcept {
     Registry& registry = Registry::get();
     const nb::ft_lock_guard guard(registry.mutex);
     const auto rest = std::stable_partition(
-        registry.engines.begin(), registry.engines.end(), [](const auto& each) {
-            return !each->retired_.load(detail::memory_order_acquire);
-        });
+        registry.engines.begin(), registry.engines.end(),
+        [](const auto& each) { return !each->retired_.load(detail::memory_order_acquire); });
     std::move(rest, registry.engines.end(), std::back_inserter(retired));
     registry.engines.erase(rest, registry.engines.end());
 }

@@ -124,7 +124,7 @@ class Handle final : public scheduler::Runnable, public Resumable {
     nb::object context_;
     nb::object result_;
     nb::object error_;
-    nb::object traceback_;  // the task's own frames: whoever raises it adds theirs
+    nb::object traceback_;      // the task's own frames: whoever raises it adds theirs
     nb::object pending_error_;  // to be thrown into the coroutine
     mutable nb::ft_mutex mutex_;
     nb::object waiter_;

@@ -965,6 +965,7 @@ class Handle(Generic[_R_co]):
         Raises:
             BaseException: What left the task.
             asyncio.CancelledError: It was cancelled, or who awaits is.
+            RuntimeError: The task is lost: this process was forked.
         """
 
     def __repr__(self) -> str: ...
