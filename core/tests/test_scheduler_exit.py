@@ -13,7 +13,7 @@ START = """
     scheduler = WorkStealingScheduler(2)
     urgent = PriorityScheduler(2)
     def say(*words):
-        os.write(1, (" ".join(map(str, words)) + "\n").encode())  # whole lines
+        os.write(1, (" ".join(map(str, words)) + "\\n").encode())  # whole lines
 """
 
 
