@@ -35,7 +35,7 @@ CORE_LAYERS = [
     {"errors", "hookspecs", "_backoff", "_deadline", "_describe"},
     {"_native"},
     {"_waiting"},
-    {"lockfree", "memory", "scheduler"},
+    {"lockfree", "memory", "reactor", "scheduler"},
     {"config"},
     {"plugins"},
     {"loops"},

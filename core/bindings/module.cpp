@@ -12,5 +12,6 @@ NB_MODULE(_native, module) {
     flowcoro::bindings::bind_waiter(module);
     flowcoro::bindings::bind_lockfree(module);
     flowcoro::bindings::bind_memory(module);
+    flowcoro::bindings::bind_reactor(module);
     flowcoro::bindings::bind_scheduler(module);
 }

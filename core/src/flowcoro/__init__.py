@@ -3,8 +3,8 @@
 Layers, each of which may use only those before it:
 
 1. `flowcoro.errors`, `flowcoro.hookspecs`: words shared by all; they import nothing of ours.
-2. `flowcoro.lockfree`, `flowcoro.memory`, `flowcoro.scheduler` over `flowcoro._native`: the
-   native core.
+2. `flowcoro.lockfree`, `flowcoro.memory`, `flowcoro.reactor`, `flowcoro.scheduler` over
+   `flowcoro._native`: the native core.
 3. `flowcoro.config`: the typed configuration tree.
 4. `flowcoro.plugins`: discovery, loading and calling of plugins.
 5. `flowcoro.loops`: which event loop runs.

@@ -892,6 +892,12 @@ class ObjectPool(Generic[_T]):
     def max_idle(self) -> int:
         """How many objects it keeps for later at most."""
 
+def reactor_available() -> list[str]:
+    """The reactor backends that can be used here and now, the preferred first."""
+
+def reactor_why_not(name: str) -> str | None:
+    """Why a reactor backend cannot be used; `None` when it can."""
+
 class Handle(Generic[_R_co]):
     """A task on a scheduler, and what came of it.
 

@@ -1,0 +1,51 @@
+// What Python may know of flowcoro/reactor/: which backends there are.
+#include <string>
+
+#include "bindings.hpp"
+
+#if defined(__linux__)
+#    include "flowcoro/reactor/select.hpp"
+#endif
+
+namespace flowcoro::bindings {
+
+namespace {
+
+#if defined(__linux__)
+
+nb::list available() {
+    nb::list names;
+    for (const std::string& name : reactor::available()) {
+        names.append(nb::str(name.c_str()));
+    }
+    return names;
+}
+
+nb::object why_not(const char* name) {
+    const std::string reason = reactor::why_not(name);
+    return reason.empty() ? nb::none() : nb::object(nb::str(reason.c_str()));
+}
+
+#else
+
+nb::list available() {
+    return nb::list();
+}
+
+nb::object why_not(const char* /*name*/) {
+    return nb::str("it is not a backend of this platform");
+}
+
+#endif
+
+}  // namespace
+
+void bind_reactor(nb::module_& module) {
+    module.def("reactor_available", &available, nb::sig("def reactor_available() -> list[str]"),
+               "The reactor backends that can be used here and now, the preferred first.");
+    module.def("reactor_why_not", &why_not, nb::arg("name"),
+               nb::sig("def reactor_why_not(name: str) -> str | None"),
+               "Why a reactor backend cannot be used; `None` when it can.");
+}
+
+}  // namespace flowcoro::bindings
