@@ -13,6 +13,11 @@ constexpr long long max_capacity = 1LL << 31;
 // A third of a century. Longer is for ever, and keeps clear of the clock's range.
 constexpr double for_ever = 1e9;
 
+[[noreturn]] void raise_bad_value(const char* what) {
+    PyErr_SetString(PyExc_ValueError, what);
+    nb::raise_python_error();
+}
+
 double seconds_from(nb::handle timeout) {
     if (PyLong_Check(timeout.ptr())) {
         int overflow = 0;
@@ -85,10 +90,10 @@ Deadline deadline_from(nb::handle timeout) {
     }
     const double seconds = seconds_from(timeout);
     if (std::isnan(seconds)) {
-        throw nb::value_error("timeout must not be NaN");
+        raise_bad_value("timeout must not be NaN");
     }
     if (seconds < 0) {
-        throw nb::value_error("timeout must not be negative");
+        raise_bad_value("timeout must not be negative");
     }
     if (seconds >= for_ever) {
         return std::nullopt;

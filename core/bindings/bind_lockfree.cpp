@@ -1,8 +1,12 @@
 // Python classes over flowcoro/lockfree/: the native half of flowcoro.lockfree.
 #include <cstddef>
+#include <type_traits>
 
+#include "arguments.hpp"
 #include "bindings.hpp"
+#include "container_methods.hpp"
 #include "containers.hpp"
+#include "fast_method.hpp"
 #include "stores.hpp"
 
 namespace flowcoro::bindings {
@@ -33,51 +37,41 @@ const PyType_Slot slots[] = {
 };
 
 template <typename Bound>
+void add_item_methods(nb::handle type) {
+    using TryPut =
+        std::conditional_t<Bound::bounded, methods::TryPutBounded, methods::TryPutUnbounded>;
+    using Put = std::conditional_t<Bound::bounded, methods::PutBounded, methods::PutUnbounded>;
+    add_fast_method<Bound, TryPut>(type);
+    add_fast_method<Bound, Put>(type);
+    add_fast_method<Bound, methods::TryGet>(type);
+    add_fast_method<Bound, methods::Get>(type);
+    if constexpr (std::is_same_v<Bound, Container<DequeStore>>) {
+        add_fast_method<Bound, methods::TrySteal>(type);
+        add_fast_method<Bound, methods::Steal>(type);
+    }
+}
+
+template <typename Bound>
+bool own_methods_of(nb::handle derived) {
+    const auto base = reinterpret_cast<PyTypeObject*>(nb::type<Bound>().ptr());
+    if (!PyType_IsSubtype(reinterpret_cast<PyTypeObject*>(derived.ptr()), base)) {
+        return false;
+    }
+    add_item_methods<Bound>(derived);
+    return true;
+}
+
+template <typename... Stores>
+nb::object own_methods(nb::handle derived) {
+    if (!PyType_Check(derived.ptr()) || !(own_methods_of<Container<Stores>>(derived) || ...)) {
+        raise_wrong_type("derived must be a class derived from a container", derived);
+    }
+    return nb::borrow(derived);
+}
+
+template <typename Bound>
 void bind_puts(nb::class_<Bound>& type) {
-    type.def("try_put", &Bound::try_put, nb::arg("item").none(),
-             nb::sig("def try_put(self, item: _T) -> bool"),
-             Bound::bounded ? R"(Put `item` in, if there is room.
-
-Args:
-    item: Any object; `None` too.
-
-Returns:
-    Whether there was room; if not, all is as it was.)"
-                            : R"(Put `item` in.
-
-Args:
-    item: Any object; `None` too.
-
-Returns:
-    `True`: there is always room.
-
-Raises:
-    MemoryError: There is no memory for it.)")
-        .def("put", &Bound::put, nb::arg("item").none(), nb::arg("timeout") = nb::none(),
-             nb::sig("def put(self, item: _T, timeout: float | None = None) -> None"),
-             Bound::bounded ? R"(Put `item` in; block this thread until there is room.
-
-Not for coroutines: they would block their loop.
-
-Args:
-    item: Any object; `None` too.
-    timeout: How long to wait, in seconds, from 0 on; `None` or infinity waits for ever.
-
-Raises:
-    TimeoutError: There was no room in time; all is as it was.
-    TypeError: `timeout` is not a number.
-    ValueError: `timeout` is negative or NaN.)"
-                            : R"(Put `item` in, as `try_put` does: it never waits.
-
-Args:
-    item: Any object; `None` too.
-    timeout: Taken, and checked, so that any container can stand here for any other.
-
-Raises:
-    MemoryError: There is no memory for it.
-    TypeError: `timeout` is not a number.
-    ValueError: `timeout` is negative or NaN.)")
-        .def("put_many", &Bound::put_many, nb::arg("items").none(),
+    type.def("put_many", &Bound::put_many, nb::arg("items").none(),
              nb::sig("def put_many(self, items: Sequence[_T]) -> int"),
              Bound::bounded ? R"(Put items in, in their order, until there is no more room.
 
@@ -108,40 +102,7 @@ Raises:
 
 template <typename Bound>
 void bind_gets(nb::class_<Bound>& type) {
-    type.def(
-            "try_get", [](Bound& self) { return self.try_get(nb::handle(Py_None)); },
-            nb::sig("def try_get(self) -> _T | None"),
-            R"(Take the next item, if there is one.
-
-Returns:
-    The item, or `None` when there is none. If `None` may be an item, pass a `default` of
-    your own.)")
-        .def("try_get", &Bound::try_get, nb::arg("default").none(),
-             nb::sig("def try_get(self, default: _D) -> _T | _D"),
-             R"(Take the next item, if there is one.
-
-Args:
-    default: What to return when there is none.
-
-Returns:
-    The item, or `default`.)")
-        .def("get", &Bound::get, nb::arg("timeout") = nb::none(),
-             nb::sig("def get(self, timeout: float | None = None) -> _T"),
-             R"(Take the next item; block this thread until there is one.
-
-Not for coroutines: they would block their loop.
-
-Args:
-    timeout: How long to wait, in seconds, from 0 on; `None` or infinity waits for ever.
-
-Returns:
-    The item.
-
-Raises:
-    TimeoutError: There was none in time.
-    TypeError: `timeout` is not a number.
-    ValueError: `timeout` is negative or NaN.)")
-        .def("get_many", &Bound::get_many, nb::arg("max_items").none(),
+    type.def("get_many", &Bound::get_many, nb::arg("max_items").none(),
              nb::sig("def get_many(self, max_items: int) -> list[_T]"),
              R"(Take up to `max_items` of the items that are there now, the next first.
 
@@ -166,41 +127,6 @@ Raises:
              "End of a wait: if it was notified, and there is more, wakes the next.");
 }
 
-template <typename Bound>
-void bind_steals(nb::class_<Bound>& type) {
-    type.def(
-            "try_steal", [](Bound& self) { return self.try_steal(nb::handle(Py_None)); },
-            nb::sig("def try_steal(self) -> _T | None"),
-            R"(Take the oldest item, if there is one. Any thread may.
-
-Returns:
-    The item, or `None` when there is none. If `None` may be an item, pass a `default` of
-    your own.)")
-        .def("try_steal", &Bound::try_steal, nb::arg("default").none(),
-             nb::sig("def try_steal(self, default: _D) -> _T | _D"),
-             R"(Take the oldest item, if there is one. Any thread may.
-
-Args:
-    default: What to return when there is none.
-
-Returns:
-    The item, or `default`.)")
-        .def("steal", &Bound::steal, nb::arg("timeout") = nb::none(),
-             nb::sig("def steal(self, timeout: float | None = None) -> _T"),
-             R"(Take the oldest item; block this thread until there is one. Any thread may.
-
-Args:
-    timeout: How long to wait, in seconds, from 0 on; `None` or infinity waits for ever.
-
-Returns:
-    The item.
-
-Raises:
-    TimeoutError: There was none in time.
-    TypeError: `timeout` is not a number.
-    ValueError: `timeout` is negative or NaN.)");
-}
-
 template <typename Store>
 nb::class_<Container<Store>> bind_container(nb::module_& module, const char* name,
                                             const char* signature) {
@@ -208,6 +134,7 @@ nb::class_<Container<Store>> bind_container(nb::module_& module, const char* nam
     nb::class_<Bound> type(module, name, nb::type_slots(slots<Bound>), nb::is_generic(),
                            nb::is_weak_referenceable(), nb::sig(signature),
                            "The native half of the class of this name in `flowcoro.lockfree`.");
+    add_item_methods<Bound>(type);
     bind_puts(type);
     bind_gets(type);
     if constexpr (Store::bounded) {
@@ -249,12 +176,27 @@ void bind_lockfree(nb::module_& module) {
         .def("__init__", &init_with_capacity<Container<RingBufferStore>>,
              nb::arg("capacity").none(), nb::sig("def __init__(self, capacity: int) -> None"));
 
-    auto deque = bind_container<DequeStore>(module, "WorkStealingDeque",
-                                            "class WorkStealingDeque(Generic[_T])");
-    deque.def("__init__", &init_with_capacity<Container<DequeStore>>,
-              nb::arg("capacity").none() = 64,
-              nb::sig("def __init__(self, capacity: int = 64) -> None"));
-    bind_steals(deque);
+    bind_container<DequeStore>(module, "WorkStealingDeque", "class WorkStealingDeque(Generic[_T])")
+        .def("__init__", &init_with_capacity<Container<DequeStore>>,
+             nb::arg("capacity").none() = 64,
+             nb::sig("def __init__(self, capacity: int = 64) -> None"));
+
+    module.def(
+        "own_methods",
+        &own_methods<QueueStore, UnboundedQueueStore, StackStore, RingBufferStore, DequeStore>,
+        nb::arg("derived").none(), nb::sig("def own_methods(derived: _D) -> _D"),
+        R"(Give a class derived from a container its own `try_put`, `get` and the like.
+
+Calls are faster so. For use as a decorator.
+
+Args:
+    derived: The class.
+
+Returns:
+    The class.
+
+Raises:
+    TypeError: It is no such class.)");
 }
 
 }  // namespace flowcoro::bindings

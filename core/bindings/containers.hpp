@@ -32,34 +32,34 @@ class Container {
 
     ~Container() { clear(); }
 
-    bool try_put(nb::handle item) {
-        if (!store(item.ptr())) {
+    bool try_put(PyObject* item) {
+        if (!store(item)) {
             return false;
         }
         getters_.notify();
         return true;
     }
 
-    nb::object try_get(nb::handle fallback) noexcept { return or_else(take(), fallback); }
+    PyObject* try_get(PyObject* fallback) noexcept { return or_else(take(), fallback); }
 
-    nb::object try_steal(nb::handle fallback) noexcept { return or_else(store_.steal(), fallback); }
+    PyObject* try_steal(PyObject* fallback) noexcept { return or_else(store_.steal(), fallback); }
 
-    void put(nb::handle item, nb::handle timeout) {
+    void put(PyObject* item, nb::handle timeout) {
         const Deadline deadline = deadline_from(timeout);
         if (try_put(item)) {
             return;
         }
         if constexpr (bounded) {
             wait(putters_, deadline, "no room within the timeout",
-                 [&] { return try_put(item) ? item.ptr() : nullptr; });
+                 [&] { return try_put(item) ? item : nullptr; });
         }
     }
 
-    nb::object get(nb::handle timeout) {
+    PyObject* get(nb::handle timeout) {
         return take_in_time(timeout, [this] { return take(); });
     }
 
-    nb::object steal(nb::handle timeout) {
+    PyObject* steal(nb::handle timeout) {
         return take_in_time(timeout, [this] { return store_.steal(); });
     }
 
@@ -258,17 +258,17 @@ class Container {
         return item;
     }
 
-    static nb::object or_else(PyObject* item, nb::handle fallback) noexcept {
-        return item != nullptr ? nb::steal(item) : nb::borrow(fallback);
+    static PyObject* or_else(PyObject* item, PyObject* fallback) noexcept {
+        return item != nullptr ? item : Py_NewRef(fallback);
     }
 
     template <typename Attempt>
-    nb::object take_in_time(nb::handle timeout, const Attempt& attempt) {
+    PyObject* take_in_time(nb::handle timeout, const Attempt& attempt) {
         const Deadline deadline = deadline_from(timeout);
         if (PyObject* const item = attempt()) {
-            return nb::steal(item);
+            return item;
         }
-        return nb::steal(wait(getters_, deadline, "no item within the timeout", attempt));
+        return wait(getters_, deadline, "no item within the timeout", attempt);
     }
 
     // Blocks the thread until the attempt gives something.

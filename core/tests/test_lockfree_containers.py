@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import inspect
 import math
 import pickle
 import subprocess
@@ -288,3 +289,67 @@ for tie in (False, True):
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+# Methods that are plain C functions
+
+
+@every
+def test_methods_say_what_they_are(make: Make) -> None:
+    container = type(make())
+    signatures = {"try_put": "(self, /, item)", "try_get": "(self, /, default=None)"}
+    signatures |= {"put": "(self, /, item, timeout=None)", "get": "(self, /, timeout=None)"}
+    for name, signature in signatures.items():
+        method = getattr(container, name)
+        assert str(inspect.signature(method)) == signature
+        assert method.__doc__.splitlines()[0].endswith(".")
+        assert name in vars(container)  # its own, which makes calls faster
+
+
+@every
+def test_arguments_that_do_not_fit(make: Make) -> None:
+    container: Any = make()
+    with pytest.raises(TypeError, match=r"try_put\(\) misses its argument 'item'"):
+        container.try_put()
+    with pytest.raises(TypeError, match=r"put\(\) misses its argument 'item'"):
+        container.put(timeout=1)
+    with pytest.raises(TypeError, match=r"try_put\(\) takes at most 1 argument \(2 given\)"):
+        container.try_put(1, 2)
+    with pytest.raises(TypeError, match=r"put\(\) takes at most 2 arguments \(3 given\)"):
+        container.put(1, 2, 3)
+    with pytest.raises(TypeError, match=r"try_get\(\) got an unexpected keyword argument 'item'"):
+        container.try_get(item=1)
+    with pytest.raises(TypeError, match=r"put\(\) got multiple values for argument 'item'"):
+        container.put(1, item=2)
+    with pytest.raises(TypeError, match="descriptor 'try_get'"):
+        type(container).try_get(object())
+    assert len(container) == 0
+
+
+@every
+def test_arguments_either_way(make: Make) -> None:
+    container: Any = make()
+    container.put(timeout=0, item="a")
+    container.put("b", 0)
+    container.put("c", timeout=None)
+    assert {container.get(), container.get(0), container.get(timeout=0)} == {"a", "b", "c"}
+
+
+@every
+def test_a_class_of_the_users_own_overrides_methods(make: Make) -> None:
+    made: Any = make()
+
+    class Mine(type(made)):  # type: ignore[misc] # a class that mypy does not know
+        def try_put(self, item: Any) -> bool:
+            return super().try_put(("mine", item))
+
+    made = Mine(8) if hasattr(made, "capacity") else Mine()
+    assert made.try_put(1)
+    assert made.get() == ("mine", 1)
+
+
+def test_only_derived_classes_are_given_methods() -> None:
+    for other in (object, int, 3, None):
+        with pytest.raises(TypeError, match="derived must be a class derived from a container"):
+            _native.own_methods(other)
+    assert not hasattr(object, "try_put")

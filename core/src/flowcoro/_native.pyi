@@ -88,36 +88,24 @@ class Queue(Generic[_T]):
             ValueError: `timeout` is negative or NaN.
         """
 
-    def put_many(self, items: Sequence[_T]) -> int:
-        """Put items in, in their order, until there is no more room.
-
-        Other threads may put theirs in between.
-
-        Args:
-            items: A sequence, not an iterator, so that `items[accepted:]` is what was refused.
-
-        Returns:
-            How many were accepted.
-
-        Raises:
-            TypeError: `items` is not a sequence.
-        """
-
     @overload
     def try_get(self) -> _T | None:
         """Take the next item, if there is one.
 
-        Returns:
-            The item, or `None` when there is none. If `None` may be an item, pass a `default` of
-            your own.
-        """
+        Args:
+            default: What to return when there is none. If `None` may be an item, pass something
+                else.
 
+        Returns:
+            The item, or `default`.
+        """
     @overload
     def try_get(self, default: _D) -> _T | _D:
         """Take the next item, if there is one.
 
         Args:
-            default: What to return when there is none.
+            default: What to return when there is none. If `None` may be an item, pass something
+                else.
 
         Returns:
             The item, or `default`.
@@ -138,6 +126,21 @@ class Queue(Generic[_T]):
             TimeoutError: There was none in time.
             TypeError: `timeout` is not a number.
             ValueError: `timeout` is negative or NaN.
+        """
+
+    def put_many(self, items: Sequence[_T]) -> int:
+        """Put items in, in their order, until there is no more room.
+
+        Other threads may put theirs in between.
+
+        Args:
+            items: A sequence, not an iterator, so that `items[accepted:]` is what was refused.
+
+        Returns:
+            How many were accepted.
+
+        Raises:
+            TypeError: `items` is not a sequence.
         """
 
     def get_many(self, max_items: int) -> list[_T]:
@@ -203,37 +206,24 @@ class UnboundedQueue(Generic[_T]):
             ValueError: `timeout` is negative or NaN.
         """
 
-    def put_many(self, items: Sequence[_T]) -> int:
-        """Put items in, in their order.
-
-        Other threads may put theirs in between.
-
-        Args:
-            items: A sequence, not an iterator, so that `items[accepted:]` is what was refused.
-
-        Returns:
-            How many were accepted: all, unless memory ran out.
-
-        Raises:
-            TypeError: `items` is not a sequence.
-            MemoryError: There is no memory for the first.
-        """
-
     @overload
     def try_get(self) -> _T | None:
         """Take the next item, if there is one.
 
-        Returns:
-            The item, or `None` when there is none. If `None` may be an item, pass a `default` of
-            your own.
-        """
+        Args:
+            default: What to return when there is none. If `None` may be an item, pass something
+                else.
 
+        Returns:
+            The item, or `default`.
+        """
     @overload
     def try_get(self, default: _D) -> _T | _D:
         """Take the next item, if there is one.
 
         Args:
-            default: What to return when there is none.
+            default: What to return when there is none. If `None` may be an item, pass something
+                else.
 
         Returns:
             The item, or `default`.
@@ -254,6 +244,22 @@ class UnboundedQueue(Generic[_T]):
             TimeoutError: There was none in time.
             TypeError: `timeout` is not a number.
             ValueError: `timeout` is negative or NaN.
+        """
+
+    def put_many(self, items: Sequence[_T]) -> int:
+        """Put items in, in their order.
+
+        Other threads may put theirs in between.
+
+        Args:
+            items: A sequence, not an iterator, so that `items[accepted:]` is what was refused.
+
+        Returns:
+            How many were accepted: all, unless memory ran out.
+
+        Raises:
+            TypeError: `items` is not a sequence.
+            MemoryError: There is no memory for the first.
         """
 
     def get_many(self, max_items: int) -> list[_T]:
@@ -312,37 +318,24 @@ class Stack(Generic[_T]):
             ValueError: `timeout` is negative or NaN.
         """
 
-    def put_many(self, items: Sequence[_T]) -> int:
-        """Put items in, in their order.
-
-        Other threads may put theirs in between.
-
-        Args:
-            items: A sequence, not an iterator, so that `items[accepted:]` is what was refused.
-
-        Returns:
-            How many were accepted: all, unless memory ran out.
-
-        Raises:
-            TypeError: `items` is not a sequence.
-            MemoryError: There is no memory for the first.
-        """
-
     @overload
     def try_get(self) -> _T | None:
         """Take the next item, if there is one.
 
-        Returns:
-            The item, or `None` when there is none. If `None` may be an item, pass a `default` of
-            your own.
-        """
+        Args:
+            default: What to return when there is none. If `None` may be an item, pass something
+                else.
 
+        Returns:
+            The item, or `default`.
+        """
     @overload
     def try_get(self, default: _D) -> _T | _D:
         """Take the next item, if there is one.
 
         Args:
-            default: What to return when there is none.
+            default: What to return when there is none. If `None` may be an item, pass something
+                else.
 
         Returns:
             The item, or `default`.
@@ -363,6 +356,22 @@ class Stack(Generic[_T]):
             TimeoutError: There was none in time.
             TypeError: `timeout` is not a number.
             ValueError: `timeout` is negative or NaN.
+        """
+
+    def put_many(self, items: Sequence[_T]) -> int:
+        """Put items in, in their order.
+
+        Other threads may put theirs in between.
+
+        Args:
+            items: A sequence, not an iterator, so that `items[accepted:]` is what was refused.
+
+        Returns:
+            How many were accepted: all, unless memory ran out.
+
+        Raises:
+            TypeError: `items` is not a sequence.
+            MemoryError: There is no memory for the first.
         """
 
     def get_many(self, max_items: int) -> list[_T]:
@@ -420,36 +429,24 @@ class RingBuffer(Generic[_T]):
             ValueError: `timeout` is negative or NaN.
         """
 
-    def put_many(self, items: Sequence[_T]) -> int:
-        """Put items in, in their order, until there is no more room.
-
-        Other threads may put theirs in between.
-
-        Args:
-            items: A sequence, not an iterator, so that `items[accepted:]` is what was refused.
-
-        Returns:
-            How many were accepted.
-
-        Raises:
-            TypeError: `items` is not a sequence.
-        """
-
     @overload
     def try_get(self) -> _T | None:
         """Take the next item, if there is one.
 
-        Returns:
-            The item, or `None` when there is none. If `None` may be an item, pass a `default` of
-            your own.
-        """
+        Args:
+            default: What to return when there is none. If `None` may be an item, pass something
+                else.
 
+        Returns:
+            The item, or `default`.
+        """
     @overload
     def try_get(self, default: _D) -> _T | _D:
         """Take the next item, if there is one.
 
         Args:
-            default: What to return when there is none.
+            default: What to return when there is none. If `None` may be an item, pass something
+                else.
 
         Returns:
             The item, or `default`.
@@ -470,6 +467,21 @@ class RingBuffer(Generic[_T]):
             TimeoutError: There was none in time.
             TypeError: `timeout` is not a number.
             ValueError: `timeout` is negative or NaN.
+        """
+
+    def put_many(self, items: Sequence[_T]) -> int:
+        """Put items in, in their order, until there is no more room.
+
+        Other threads may put theirs in between.
+
+        Args:
+            items: A sequence, not an iterator, so that `items[accepted:]` is what was refused.
+
+        Returns:
+            How many were accepted.
+
+        Raises:
+            TypeError: `items` is not a sequence.
         """
 
     def get_many(self, max_items: int) -> list[_T]:
@@ -535,37 +547,24 @@ class WorkStealingDeque(Generic[_T]):
             ValueError: `timeout` is negative or NaN.
         """
 
-    def put_many(self, items: Sequence[_T]) -> int:
-        """Put items in, in their order.
-
-        Other threads may put theirs in between.
-
-        Args:
-            items: A sequence, not an iterator, so that `items[accepted:]` is what was refused.
-
-        Returns:
-            How many were accepted: all, unless memory ran out.
-
-        Raises:
-            TypeError: `items` is not a sequence.
-            MemoryError: There is no memory for the first.
-        """
-
     @overload
     def try_get(self) -> _T | None:
         """Take the next item, if there is one.
 
-        Returns:
-            The item, or `None` when there is none. If `None` may be an item, pass a `default` of
-            your own.
-        """
+        Args:
+            default: What to return when there is none. If `None` may be an item, pass something
+                else.
 
+        Returns:
+            The item, or `default`.
+        """
     @overload
     def try_get(self, default: _D) -> _T | _D:
         """Take the next item, if there is one.
 
         Args:
-            default: What to return when there is none.
+            default: What to return when there is none. If `None` may be an item, pass something
+                else.
 
         Returns:
             The item, or `default`.
@@ -588,47 +587,24 @@ class WorkStealingDeque(Generic[_T]):
             ValueError: `timeout` is negative or NaN.
         """
 
-    def get_many(self, max_items: int) -> list[_T]:
-        """Take up to `max_items` of the items that are there now, the next first.
-
-        Args:
-            max_items: 0 or more.
-
-        Returns:
-            The items; an empty list when there are none.
-
-        Raises:
-            TypeError: `max_items` is not an integer.
-            ValueError: `max_items` is negative.
-        """
-
-    def __len__(self) -> int:
-        """How many items it holds: an estimate while other threads use it."""
-
-    def _wait_for_item(self, again: bool) -> Waiter:
-        """A new `Waiter` in the list of those who want an item: in front if `again`."""
-
-    def _waiting(self) -> tuple[int, int]:
-        """How many wait for an item, and for room."""
-
-    def _leave(self, waiter: Waiter) -> None:
-        """End of a wait: if it was notified, and there is more, wakes the next."""
-
     @overload
     def try_steal(self) -> _T | None:
         """Take the oldest item, if there is one. Any thread may.
 
-        Returns:
-            The item, or `None` when there is none. If `None` may be an item, pass a `default` of
-            your own.
-        """
+        Args:
+            default: What to return when there is none. If `None` may be an item, pass something
+                else.
 
+        Returns:
+            The item, or `default`.
+        """
     @overload
     def try_steal(self, default: _D) -> _T | _D:
         """Take the oldest item, if there is one. Any thread may.
 
         Args:
-            default: What to return when there is none.
+            default: What to return when there is none. If `None` may be an item, pass something
+                else.
 
         Returns:
             The item, or `default`.
@@ -648,6 +624,54 @@ class WorkStealingDeque(Generic[_T]):
             TypeError: `timeout` is not a number.
             ValueError: `timeout` is negative or NaN.
         """
+
+    def put_many(self, items: Sequence[_T]) -> int:
+        """Put items in, in their order.
+
+        Other threads may put theirs in between.
+
+        Args:
+            items: A sequence, not an iterator, so that `items[accepted:]` is what was refused.
+
+        Returns:
+            How many were accepted: all, unless memory ran out.
+
+        Raises:
+            TypeError: `items` is not a sequence.
+            MemoryError: There is no memory for the first.
+        """
+
+    def get_many(self, max_items: int) -> list[_T]:
+        """Take up to `max_items` of the items that are there now, the next first.
+
+        Args:
+            max_items: 0 or more.
+
+        Returns:
+            The items; an empty list when there are none.
+
+        Raises:
+            TypeError: `max_items` is not an integer.
+            ValueError: `max_items` is negative.
+        """
+
+    def __len__(self) -> int:
+        """How many items it holds: an estimate while other threads use it."""
+
+def own_methods(derived: _D) -> _D:
+    """Give a class derived from a container its own `try_put`, `get` and the like.
+
+    Calls are faster so. For use as a decorator.
+
+    Args:
+        derived: The class.
+
+    Returns:
+        The class.
+
+    Raises:
+        TypeError: It is no such class.
+    """
 
 class PoolStats:
     """What a `BufferPool` counted. While threads are at work: about now."""

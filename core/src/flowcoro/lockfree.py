@@ -28,6 +28,7 @@ __all__ = ["Queue", "RingBuffer", "Stack", "UnboundedQueue", "WorkStealingDeque"
 _T = TypeVar("_T")
 
 
+@_native.own_methods
 class Queue(Puts[_T], Gets[_T], _native.Queue[_T]):
     """A bounded first-in, first-out queue for many producers and consumers.
 
@@ -47,6 +48,7 @@ class Queue(Puts[_T], Gets[_T], _native.Queue[_T]):
     __slots__ = ()
 
 
+@_native.own_methods
 class UnboundedQueue(PutsAtOnce[_T], Gets[_T], _native.UnboundedQueue[_T]):
     """A first-in, first-out queue without a limit for many producers and consumers.
 
@@ -56,6 +58,7 @@ class UnboundedQueue(PutsAtOnce[_T], Gets[_T], _native.UnboundedQueue[_T]):
     __slots__ = ()
 
 
+@_native.own_methods
 class Stack(PutsAtOnce[_T], Gets[_T], _native.Stack[_T]):
     """A last-in, first-out container without a limit for many threads.
 
@@ -66,6 +69,7 @@ class Stack(PutsAtOnce[_T], Gets[_T], _native.Stack[_T]):
     __slots__ = ()
 
 
+@_native.own_methods
 class RingBuffer(Puts[_T], Gets[_T], _native.RingBuffer[_T]):
     """A bounded first-in, first-out buffer between one producer and one consumer.
 
@@ -87,6 +91,7 @@ class RingBuffer(Puts[_T], Gets[_T], _native.RingBuffer[_T]):
     __slots__ = ()
 
 
+@_native.own_methods
 class WorkStealingDeque(PutsAtOnce[_T], Gets[_T], Steals[_T], _native.WorkStealingDeque[_T]):
     """A deque without a limit: its owner uses one end as a stack, others steal at the other.
 
