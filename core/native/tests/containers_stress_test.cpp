@@ -24,6 +24,7 @@
 
 namespace {
 
+using flowcoro::detail::HazardTuning;
 using flowcoro::lockfree::Inbox;
 using flowcoro::lockfree::RingBuffer;
 using flowcoro::lockfree::Stack;
@@ -209,29 +210,49 @@ TEST(a_deque_that_grows_under_its_thieves) {
     deque_stress(2, 1000);
 }
 
-// Two threads push and two pop, and each that pushes pops now and then.
+// Two threads push and two pop, and each that pushes pops now and then; one by one or in batches,
+// larger than a segment of the queues here.
 template <typename Container>
-std::vector<std::vector<std::uint32_t>> push_and_pop(Container& container) {
+std::vector<std::vector<std::uint32_t>> push_and_pop(Container& container, std::size_t batch = 1) {
     constexpr std::uint32_t pairs = 2;
     StartLine start(2 * pairs);
     std::vector<std::vector<std::uint32_t>> seen(2 * pairs);
     std::atomic<std::uint32_t> left{elements};
-    const auto pop_into = [&](std::vector<std::uint32_t>& mine) {
-        if (const auto value = container.try_pop()) {
-            mine.push_back(**value);
-            --left;
-            return true;
+    const auto push = [&](std::vector<Boxed>& pending) {
+        if (batch == 1) {
+            container.push(std::move(pending.front()));
+        } else {
+            CHECK(container.push_many(pending.begin(), pending.size()) == pending.size());
         }
-        return false;
+        pending.clear();
+    };
+    const auto pop_into = [&](std::vector<std::uint32_t>& mine) {
+        std::size_t popped = 0;
+        if (batch == 1) {
+            if (const auto value = container.try_pop()) {
+                mine.push_back(**value);
+                popped = 1;
+            }
+        } else {
+            popped = container.pop_many(batch, [&mine](Boxed&& value) noexcept {
+                mine.push_back(*Boxed(std::move(value)));
+            });
+        }
+        left -= static_cast<std::uint32_t>(popped);
+        return popped != 0;
     };
     {
         Threads threads;
         for (std::uint32_t pair = 0; pair < pairs; ++pair) {
             threads.start([&, pair] {
                 start.wait();
+                std::vector<Boxed> pending;
                 for (std::uint32_t number = pair; number < elements; number += pairs) {
-                    container.push(boxed(number));
-                    if (number % 3 == 0) {
+                    pending.push_back(boxed(number));
+                    if (pending.size() == batch || number + pairs >= elements) {
+                        push(pending);
+                    }
+                    if (number % (3 * batch) == 0) {
                         pop_into(seen[pair]);
                     }
                 }
@@ -263,15 +284,45 @@ TEST(a_stack_of_many_threads) {
     push_and_pop(stack);
 }
 
-TEST(an_unbounded_queue_of_many_threads) {
+TEST(a_stack_of_many_threads_in_batches) {
+    Stack<Boxed> stack;
+    push_and_pop(stack, 7);
+    push_and_pop(stack, 100);  // more than are popped at once
+}
+
+// Without slots of their own.
+TEST(a_stack_of_many_threads_that_claim_slots) {
+    Stack<Boxed, HazardTuning{.retire_batch = 1, .owned = 1, .slots = 1}> stack;
+    push_and_pop(stack);
+    push_and_pop(stack, 7);
+}
+
+void unbounded_queue_stress(std::size_t batch) {
     UnboundedQueue<Boxed, 32> queue;
-    for (const std::vector<std::uint32_t>& mine : push_and_pop(queue)) {
+    for (const std::vector<std::uint32_t>& mine : push_and_pop(queue, batch)) {
         std::vector<std::uint32_t> last(2, 0);
         for (const std::uint32_t number : mine) {  // those of one producer are in their order
             CHECK(number >= last[number % 2]);
             last[number % 2] = number;
         }
     }
+}
+
+TEST(an_unbounded_queue_of_many_threads) {
+    unbounded_queue_stress(1);
+}
+
+TEST(an_unbounded_queue_of_many_threads_in_batches) {
+    unbounded_queue_stress(7);
+    unbounded_queue_stress(100);
+}
+
+TEST(an_unbounded_queue_of_many_threads_that_claim_slots) {
+    UnboundedQueue<Boxed, 4,
+                   HazardTuning{.retire_batch = 1, .owned = 1, .slots = 1, .reuse = false}>
+        queue;
+    push_and_pop(queue);
+    push_and_pop(queue, 7);
 }
 
 }  // namespace

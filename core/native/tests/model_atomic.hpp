@@ -11,7 +11,17 @@
 
 #include "model.hpp"
 
-#define FLOWCORO_THREAD_INDEX static_cast<std::uint32_t>(flowcoro::model::Engine::current().self())
+// What sets a run up has none: it must not keep what belongs to a thread for the time of the run.
+#define FLOWCORO_THREAD_INDEX flowcoro::model::thread_index()
+
+namespace flowcoro::model {
+
+inline std::uint32_t thread_index() noexcept {
+    const std::size_t self = Engine::current().self();
+    return self == 0 ? ~std::uint32_t{0} : static_cast<std::uint32_t>(self - 1);
+}
+
+}  // namespace flowcoro::model
 
 namespace flowcoro::detail {
 

@@ -15,6 +15,16 @@ struct Kept {
     std::size_t count = 0;
     bool keeping = false;
 
+    // Frees a block now or at the end of the run. Not inline: the compiler would see a block from
+    // operator new that is freed by another means.
+    [[gnu::noinline]] void take(void* block) noexcept {
+        if (keeping && count < blocks.size()) {
+            blocks[count++] = block;
+        } else {
+            std::free(block);
+        }
+    }
+
     void release() noexcept {
         while (count != 0) {
             std::free(blocks[--count]);
@@ -34,16 +44,11 @@ void* operator new(std::size_t size) {
 }
 
 void operator delete(void* block) noexcept {
-    if (flowcoro::model::kept.keeping &&
-        flowcoro::model::kept.count < flowcoro::model::kept.blocks.size()) {
-        flowcoro::model::kept.blocks[flowcoro::model::kept.count++] = block;
-    } else {
-        std::free(block);
-    }
+    flowcoro::model::kept.take(block);
 }
 
 void operator delete(void* block, std::size_t /*size*/) noexcept {
-    operator delete(block);
+    flowcoro::model::kept.take(block);
 }
 
 void* operator new(std::size_t size, std::align_val_t alignment) {
@@ -55,9 +60,9 @@ void* operator new(std::size_t size, std::align_val_t alignment) {
 }
 
 void operator delete(void* block, std::align_val_t /*alignment*/) noexcept {
-    operator delete(block);
+    flowcoro::model::kept.take(block);
 }
 
 void operator delete(void* block, std::size_t /*size*/, std::align_val_t /*alignment*/) noexcept {
-    operator delete(block);
+    flowcoro::model::kept.take(block);
 }

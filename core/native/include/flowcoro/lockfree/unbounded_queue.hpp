@@ -42,7 +42,8 @@
 // Order: FIFO by cell. Elements of one producer reach any one consumer in their order.
 //
 // Reclamation: a segment is retired when its last cell is won and deleted when no operation is
-// at work in it. Up to a few segments are held back (tuning). The destructor drains.
+// at work in it, nor was any thread's last one (detail/hazard.hpp). So up to two segments for each
+// thread are held back, and a few more (tuning). The destructor drains.
 #pragma once
 
 #include <algorithm>
@@ -61,7 +62,7 @@
 namespace flowcoro::lockfree {
 
 template <typename T, std::size_t SegmentCapacity = 256,
-          detail::HazardTuning tuning = detail::HazardTuning{.retire_batch = 2, .slots = 8}>
+          detail::HazardTuning tuning = detail::HazardTuning{.retire_batch = 2, .reuse = false}>
 class UnboundedQueue {
     static_assert(std::is_nothrow_move_constructible_v<T>, "UnboundedQueue needs a nothrow move");
     static_assert(std::is_nothrow_destructible_v<T>, "UnboundedQueue needs a nothrow destructor");
@@ -124,7 +125,7 @@ class UnboundedQueue {
     // Moves `value` to the end. Throws std::bad_alloc when a segment is full and there is no
     // memory for the next, with `value` and the queue as they were.
     void push(T&& value) {
-        Guard guard(domain_, tail_);
+        Guard guard(domain_, tail_, Domain::Lane::first);
         for (;;) {
             Segment* const segment = guard.get();
             if (segment->tail.load(detail::memory_order_relaxed) < SegmentCapacity) {
@@ -158,7 +159,7 @@ class UnboundedQueue {
             return first[static_cast<std::iter_difference_t<Iterator>>(i)];
         };
         std::size_t pushed = 0;
-        Guard guard(domain_, tail_);
+        Guard guard(domain_, tail_, Domain::Lane::first);
         while (pushed < count) {
             Segment* const segment = guard.get();
             if (segment->tail.load(detail::memory_order_relaxed) < SegmentCapacity) {
@@ -183,7 +184,7 @@ class UnboundedQueue {
 
     // Moves the first element out; std::nullopt when empty.
     [[nodiscard]] std::optional<T> try_pop() noexcept {
-        Guard guard(domain_, head_);
+        Guard guard(domain_, head_, Domain::Lane::second);
         for (;;) {
             Segment* const segment = guard.get();
             std::size_t at = segment->head.load(detail::memory_order_relaxed);
@@ -210,7 +211,7 @@ class UnboundedQueue {
     std::size_t pop_many(std::size_t count, Sink&& sink) noexcept {
         static_assert(std::is_nothrow_invocable_v<Sink&, T&&>, "pop_many needs a nothrow sink");
         std::size_t popped = 0;
-        Guard guard(domain_, head_);
+        Guard guard(domain_, head_, Domain::Lane::second);
         while (popped < count) {
             Segment* const segment = guard.get();
             std::size_t at = segment->head.load(detail::memory_order_relaxed);
@@ -245,7 +246,7 @@ class UnboundedQueue {
 
     // Whether the first element was not there about now.
     [[nodiscard]] bool empty_approx() const noexcept {
-        Guard guard(domain_, head_);
+        Guard guard(domain_, head_, Domain::Lane::second);
         const Segment* const segment = guard.get();
         const std::size_t at = segment->head.load(detail::memory_order_relaxed);
         if (at < SegmentCapacity) {
