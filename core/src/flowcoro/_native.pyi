@@ -658,6 +658,15 @@ class WorkStealingDeque(Generic[_T]):
     def __len__(self) -> int:
         """How many items it holds: an estimate while other threads use it."""
 
+    def _wait_for_item(self, again: bool) -> Waiter:
+        """A new `Waiter` in the list of those who want an item: in front if `again`."""
+
+    def _waiting(self) -> tuple[int, int]:
+        """How many wait for an item, and for room."""
+
+    def _leave(self, waiter: Waiter) -> None:
+        """End of a wait: if it was notified, and there is more, wakes the next."""
+
 def own_methods(derived: _D) -> _D:
     """Give a class derived from a container its own `try_put`, `get` and the like.
 
