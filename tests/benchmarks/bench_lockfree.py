@@ -1,4 +1,4 @@
-"""`flowcoro.lockfree.Queue` against what a user would take instead.
+"""`flowcoro.lockfree.Queue`, and its siblings, against what a user would take instead.
 
 In one thread the peers are the standard library's queues. Between a thread and an event
 loop it is janus, and what people write by hand: an `asyncio.Queue` fed by
@@ -18,34 +18,38 @@ from time import thread_time
 import janus
 
 from _harness import Bench, main
-from flowcoro.lockfree import Queue
+from flowcoro.lockfree import Queue, RingBuffer, Stack, UnboundedQueue
 
 OURS = "lockfree.Queue"
 CAPACITY = 1024
 BATCH = 64
 
 
+def put_and_get(
+    put: Callable[[int], object], get: Callable[[], object], count: int
+) -> Callable[[], None]:
+    """Return a contender that puts an item and takes it, `count` times."""
+
+    def run() -> None:
+        for _ in repeat(None, count):
+            put(1)
+            get()
+
+    return run
+
+
 def pairs(bench: Bench) -> None:
     """One thread puts an item and takes it: what the calls themselves cost."""
     count = bench.count(200_000)
-
-    def contender(put: Callable[[int], object], get: Callable[[], object]) -> Callable[[], None]:
-        def run() -> None:
-            for _ in repeat(None, count):
-                put(1)
-                get()
-
-        return run
-
     ours: Queue[int] = Queue(CAPACITY)
     simple: queue.SimpleQueue[int] = queue.SimpleQueue()
     bounded: queue.Queue[int] = queue.Queue(CAPACITY)
     bench.compare(
         "put and get, one thread",
         {
-            OURS: contender(ours.try_put, ours.try_get),
-            "queue.SimpleQueue": contender(simple.put_nowait, simple.get_nowait),
-            "queue.Queue": contender(bounded.put_nowait, bounded.get_nowait),
+            OURS: put_and_get(ours.try_put, ours.try_get, count),
+            "queue.SimpleQueue": put_and_get(simple.put_nowait, simple.get_nowait, count),
+            "queue.Queue": put_and_get(bounded.put_nowait, bounded.get_nowait, count),
         },
         unit="pairs",
         operations=count,
@@ -53,18 +57,46 @@ def pairs(bench: Bench) -> None:
     )
 
 
+def sibling_pairs(bench: Bench) -> None:
+    """The same with the other containers."""
+    count = bench.count(200_000)
+    simple: queue.SimpleQueue[int] = queue.SimpleQueue()
+    siblings: list[UnboundedQueue[int] | Stack[int] | RingBuffer[int]] = [
+        UnboundedQueue(),
+        Stack(),
+        RingBuffer(CAPACITY),
+    ]
+    for ours in siblings:
+        name = type(ours).__name__
+        bench.compare(
+            f"put and get, one thread, {name}",
+            {
+                f"lockfree.{name}": put_and_get(ours.try_put, ours.try_get, count),
+                "queue.SimpleQueue": put_and_get(simple.put_nowait, simple.get_nowait, count),
+            },
+            unit="pairs",
+            operations=count,
+            clock=thread_time,
+        )
+
+
 def batches(bench: Bench) -> None:
     """One thread puts 64 items and takes them: at once, where the queue can."""
     count = bench.count(4_000)
     items = list(range(BATCH))
     ours: Queue[int] = Queue(CAPACITY)
+    stack: Stack[int] = Stack()
     simple: queue.SimpleQueue[int] = queue.SimpleQueue()
 
-    def at_once() -> None:
-        put_many, get_many = ours.put_many, ours.get_many
-        for _ in repeat(None, count):
-            put_many(items)
-            get_many(BATCH)
+    def at_once(container: Queue[int] | Stack[int]) -> Callable[[], None]:
+        put_many, get_many = container.put_many, container.get_many
+
+        def run() -> None:
+            for _ in repeat(None, count):
+                put_many(items)
+                get_many(BATCH)
+
+        return run
 
     def one_by_one() -> None:
         put, get = simple.put, simple.get_nowait
@@ -73,13 +105,17 @@ def batches(bench: Bench) -> None:
                 put(item)
             [get() for _ in repeat(None, BATCH)]
 
-    bench.compare(
-        f"batches of {BATCH}, one thread",
-        {f"{OURS}, put_many and get_many": at_once, "queue.SimpleQueue, one by one": one_by_one},
-        unit="items",
-        operations=count * BATCH,
-        clock=thread_time,
-    )
+    for title, name, container in (("", OURS, ours), (", Stack", "lockfree.Stack", stack)):
+        bench.compare(
+            f"batches of {BATCH}, one thread{title}",
+            {
+                f"{name}, put_many and get_many": at_once(container),
+                "queue.SimpleQueue, one by one": one_by_one,
+            },
+            unit="items",
+            operations=count * BATCH,
+            clock=thread_time,
+        )
 
 
 def in_thread(work: Callable[[int], object], count: int) -> threading.Thread:
@@ -236,7 +272,15 @@ def there_and_back(bench: Bench) -> None:
 
 if __name__ == "__main__":
     main(
-        "flowcoro.lockfree.Queue",
-        [pairs, batches, thread_to_thread, thread_to_loop, loop_to_thread, there_and_back],
+        "flowcoro.lockfree",
+        [
+            pairs,
+            sibling_pairs,
+            batches,
+            thread_to_thread,
+            thread_to_loop,
+            loop_to_thread,
+            there_and_back,
+        ],
         peers=["janus"],
     )

@@ -186,6 +186,36 @@ class Ring : public RingBuffer<Value> {
     }
 };
 
+// Unbounded containers in batches.
+template <typename Container>
+class Batches : public Container {
+  public:
+    explicit Batches(std::size_t /*limit*/) {}
+
+    std::size_t push_many(Value* values, std::size_t count) {
+        return Container::push_many(values, count);
+    }
+
+    std::size_t pop_many(Value* values, std::size_t count) {
+        return Container::pop_many(count, [&values](Value&& value) noexcept { *values++ = value; });
+    }
+};
+
+#if defined(FLOWCORO_WITH_MOODYCAMEL)
+class MoodycamelBatches : moodycamel::ConcurrentQueue<Value> {
+  public:
+    explicit MoodycamelBatches(std::size_t limit) : ConcurrentQueue(limit) {}
+
+    std::size_t push_many(Value* values, std::size_t count) {
+        return enqueue_bulk(values, count) ? count : 0;
+    }
+
+    std::size_t pop_many(Value* values, std::size_t count) {
+        return try_dequeue_bulk(values, count);
+    }
+};
+#endif
+
 void check(bool whole) {
     if (!whole) {
         std::fprintf(stderr, "containers_bench: elements were lost or doubled\n");
@@ -389,6 +419,18 @@ int main() {
 #if defined(FLOWCORO_WITH_BOOST)
                 {"boost::lockfree::spsc_queue", run_batches<BoostSpsc>},
 #endif
+            });
+    compare("unbounded queue, batches of 64",
+            {
+                {"UnboundedQueue", run_batches<Batches<flowcoro::lockfree::UnboundedQueue<Value>>>},
+#if defined(FLOWCORO_WITH_MOODYCAMEL)
+                {"moodycamel::ConcurrentQueue", run_batches<MoodycamelBatches>},
+#endif
+            });
+    compare("stack, batches of 64",
+            {
+                {"Stack", run_batches<Batches<flowcoro::lockfree::Stack<Value>>>},
+                {"Stack, one by one", between<Stack, 1>},
             });
     return 0;
 }
