@@ -280,12 +280,14 @@ class Container {
             if (PyObject* const done = attempt()) {
                 return done;
             }
-            if (!place.waiter().wait(deadline)) {
-                PyErr_SetString(PyExc_TimeoutError, late);
-                nb::raise_python_error();
-            }
+            const bool woken = place.waiter().wait(deadline);
+            // At the deadline, too: the wake-up may be with one that does not get to run.
             if (PyObject* const done = attempt()) {
                 return done;
+            }
+            if (!woken) {
+                PyErr_SetString(PyExc_TimeoutError, late);
+                nb::raise_python_error();
             }
             place.join_again();
         }

@@ -38,6 +38,18 @@ void set_exception(const nb::object& error, const nb::object& traceback) noexcep
     PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
 }
 
+// Whether calling it does nothing but make a coroutine: a function or method by `async def`.
+bool makes_coroutine(PyObject* callable) noexcept {
+    if (PyMethod_Check(callable)) {
+        callable = PyMethod_GET_FUNCTION(callable);
+    }
+    if (!PyFunction_Check(callable)) {
+        return false;
+    }
+    const auto* const code = reinterpret_cast<const PyCodeObject*>(PyFunction_GET_CODE(callable));
+    return (code->co_flags & CO_COROUTINE) != 0;
+}
+
 nb::object new_exception(PyObject* type, const char* message) {
     nb::object error = nb::steal(message == nullptr ? PyObject_CallNoArgs(type)
                                                     : PyObject_CallFunction(type, "s", message));
@@ -94,7 +106,8 @@ nb::object Handle::schedule(const std::shared_ptr<Engine>& engine, nb::handle ta
     handle.task_ = nb::borrow(task);
     handle.arguments_ = nb::borrow(arguments);
     handle.context_ = std::move(context);
-    handle.is_coroutine_.store(PyCoro_CheckExact(task.ptr()) != 0, detail::memory_order_relaxed);
+    handle.is_coroutine_.store(PyCoro_CheckExact(task.ptr()) || makes_coroutine(task.ptr()),
+                               detail::memory_order_relaxed);
     engine->add(handle);
     Py_INCREF(self.ptr());  // the queue's
     try {
@@ -341,10 +354,12 @@ bool Handle::cancel() {
         finish_cancelled();
         return true;
     }
-    if (is_done() || !is_coroutine_.load(detail::memory_order_seq_cst)) {
+    if (is_done()) {
         return false;
     }
+    // Of a callable that has begun, too: it may be about to return a coroutine.
     asked_.store(true, detail::memory_order_seq_cst);
+    const bool can_end = is_coroutine_.load(detail::memory_order_seq_cst);
     nb::object awaited;
     {
         const nb::ft_lock_guard guard(mutex_);
@@ -353,7 +368,7 @@ bool Handle::cancel() {
     if (awaited.is_valid()) {
         Waiter::of(awaited).set();
     }
-    return true;
+    return can_end;
 }
 
 void Handle::wait(const Deadline& deadline) {

@@ -352,3 +352,16 @@ def test_multiprocessing_by_fork() -> None:
     say(handle.result(5))
     """
     assert output_of(FORK + source).splitlines() == [f"5 {NEW}", "0", "held"]
+
+
+def test_exit_of_a_program_that_imports_nothing_else() -> None:
+    # Until 3.12 a worker that imports `threading` first would be taken for the main thread.
+    source = """
+    import time
+    from flowcoro.scheduler import WorkStealingScheduler
+    scheduler = WorkStealingScheduler(1)
+    handle = scheduler.schedule(scheduler.sleep, 600)
+    while "waiting" not in repr(handle):
+        time.sleep(0)
+    """
+    assert output_of(source) == ""

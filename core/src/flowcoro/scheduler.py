@@ -24,11 +24,13 @@ from __future__ import annotations
 
 import atexit
 import enum
+import functools
 import math
+import threading
 import types
 from collections.abc import Callable, Generator, Iterable, Iterator
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from flowcoro import _native
 from flowcoro._native import Handle
@@ -37,6 +39,9 @@ __all__ = ["Handle", "Priority", "PriorityScheduler", "WorkStealingScheduler", "
 
 _R = TypeVar("_R")
 
+# Until Python 3.12 the thread that imports `threading` first is taken for the main thread. A worker
+# might, by asyncio; then the interpreter would wait for the worker's end before it calls us.
+threading.main_thread()
 atexit.register(_native.shutdown_all)
 
 # A native class may have one native base only.
@@ -103,7 +108,7 @@ class _Common(_Base):
         deadline = None if timeout is None else monotonic() + timeout
         calls = list(zip(*iterables, strict=False))
         chunks = (calls[at : at + chunksize] for at in range(0, len(calls), chunksize))
-        handles = [self._submit(_call_each, task, chunk) for chunk in chunks]
+        handles = [self._submit(_Calls(task, chunk)) for chunk in chunks]
         return _results(handles, deadline)
 
     async def sleep(self, seconds: float) -> None:
@@ -186,8 +191,16 @@ class PriorityScheduler(_native.PriorityScheduler, _Common):
         return self.schedule(task, *args)
 
 
-def _call_each(task: Callable[..., _R], calls: list[tuple[Any, ...]]) -> list[_R]:
-    return [task(*arguments) for arguments in calls]
+class _Calls(Generic[_R]):
+    """Some calls of one callable; known by its name."""
+
+    def __init__(self, task: Callable[..., _R], calls: list[tuple[Any, ...]]) -> None:
+        self._task = task
+        self._calls = calls
+        functools.update_wrapper(self, task, updated=())
+
+    def __call__(self) -> list[_R]:
+        return [self._task(*arguments) for arguments in self._calls]
 
 
 def _results(handles: list[Handle[list[_R]]], deadline: float | None) -> Iterator[_R]:
