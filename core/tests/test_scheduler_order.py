@@ -220,7 +220,7 @@ def test_ten_thousand_sleepers(make: MakeScheduler) -> None:
         handles = [scheduler.schedule(scheduler.sleep(i % 100 / 1000)) for i in range(10_000)]
         for handle in handles:
             assert handle.result(SOON) is None
-        forever = [scheduler.schedule(scheduler.sleep, 10**400) for _ in range(1_000)]
+        forever = [scheduler.schedule(scheduler.sleep(10**400)) for _ in range(1_000)]
         until_state(forever[-1], "waiting")
         for handle in forever:
             assert handle.cancel()
