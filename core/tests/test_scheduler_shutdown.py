@@ -153,7 +153,7 @@ def test_cancel_pending_reaches_what_is_scheduled_meanwhile(make: MakeScheduler)
         await queue.aget()
 
     queue: Queue[int] = Queue(1)
-    for _ in range(40):
+    for _ in range(15):
         scheduler = make(2)
         handles: list[Handle[Any]] = []
 
