@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -381,3 +382,17 @@ assert sorted(got) == [1, 2, 3]
         [sys.executable, "-W", "ignore", "-c", script], capture_output=True, check=False, timeout=90
     )
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_an_item_is_not_hidden_by_a_waiter_that_does_not_get_to_run() -> None:
+    queue: Queue[int] = Queue(1)
+    loop = asyncio.new_event_loop()
+    waiting = loop.create_task(queue.aget())
+    loop.call_soon(loop.stop)
+    loop.run_forever()  # the task waits, and its loop stands still
+    assert queue.try_put(1)  # which wakes the task
+    assert queue.get(timeout=0.05) == 1
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(waiting)
+    loop.close()

@@ -78,6 +78,21 @@ def test_a_callable_that_has_begun_goes_on(make: MakeScheduler) -> None:
 
 
 @each
+def test_a_coroutine_that_a_callable_returns_too_late(make: MakeScheduler) -> None:
+    gate = Gate()
+    with running(make) as scheduler:
+
+        def begin() -> object:
+            return scheduler.sleep(gate(600))
+
+        handle = scheduler.schedule(begin)
+        assert gate.entered.wait(SOON)
+        assert not handle.cancel()  # so far it is a callable
+        gate.open()
+        ends_cancelled(handle)
+
+
+@each
 def test_in_sleep(make: MakeScheduler) -> None:
     cleaned = threading.Event()
 

@@ -306,8 +306,12 @@ def test_map_left_early_cancels_what_has_not_begun(make: MakeScheduler) -> None:
 def test_map_in_time(make: MakeScheduler) -> None:
     gate = Gate()
     with running(make, 1) as scheduler:
-        results = scheduler.map(gate, range(3), timeout=0.01)
-        with pytest.raises(TimeoutError):
+
+        def work(number: int) -> int:
+            return int(gate(number))
+
+        results = scheduler.map(work, range(3), timeout=0.01)
+        with pytest.raises(TimeoutError, match=r"test_map_in_time\.<locals>\.work"):
             next(results)
         gate.open()
         until(lambda: scheduler.unfinished == 0)

@@ -953,7 +953,7 @@ class Handle(Generic[_R_co]):
 
         What has not begun never will. A coroutine gets `asyncio.CancelledError` where it awaits,
         at once or the next time, and may clean up or decline, as an `asyncio.Task` may. A callable
-        that has begun cannot be stopped.
+        that has begun cannot be stopped; if it returns a coroutine, that gets the error.
 
         Returns:
             Whether it was asked: `False` when it has ended, or is a callable that has begun.
