@@ -37,14 +37,14 @@ using flowcoro::test::LifoModel;
 using flowcoro::test::nothing;
 using flowcoro::test::Operation;
 using flowcoro::test::record;
+using flowcoro::test::slow_build;
 using flowcoro::test::StartLine;
 using flowcoro::test::Threads;
 
-constexpr bool slow = FLOWCORO_THREAD_SANITIZER;
 constexpr std::size_t workers = 3;
 constexpr int steps = 6;
-constexpr std::uint32_t rounds = slow ? 3'000 : 60'000;
-constexpr int long_run = slow ? 40'000 : 400'000;  // elements of each producer
+constexpr std::uint32_t rounds = slow_build ? 3'000 : 60'000;
+constexpr int long_run = slow_build ? 40'000 : 400'000;  // elements of each producer
 
 // Meets again and again; the threads give up the processor while they wait.
 class Barrier {

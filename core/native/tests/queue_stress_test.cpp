@@ -21,7 +21,7 @@ using flowcoro::lockfree::Queue;
 using flowcoro::test::StartLine;
 using flowcoro::test::Threads;
 
-constexpr std::uint32_t elements = FLOWCORO_THREAD_SANITIZER ? 40'000 : 200'000;
+constexpr std::uint32_t elements = flowcoro::test::slow_build ? 40'000 : 200'000;
 
 struct Element {
     std::uint32_t producer;

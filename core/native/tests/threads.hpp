@@ -11,6 +11,13 @@
 
 namespace flowcoro::test {
 
+// A build in which everything takes many times as long: stress tests do less.
+#if defined(FLOWCORO_COVERAGE_BUILD)
+inline constexpr bool slow_build = true;
+#else
+inline constexpr bool slow_build = FLOWCORO_THREAD_SANITIZER;
+#endif
+
 // Not std::jthread: some standard libraries still lack it.
 class Threads {
   public:
