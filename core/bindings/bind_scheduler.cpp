@@ -10,6 +10,7 @@
 #include "handle.hpp"
 #include "imported.hpp"
 #include "waiter.hpp"
+#include "worker_thread.hpp"
 
 namespace flowcoro::bindings {
 
@@ -369,6 +370,7 @@ With several workers each may begin one more.)");
 }  // namespace
 
 void bind_scheduler(nb::module_& module) {
+    WorkerThread::prepare();
     bind_handle(module);
     bind_common(module);
     bind_alarm(module);

@@ -5,7 +5,6 @@
 // to the next, and detaches before it looks for more work or sleeps.
 #pragma once
 
-#include <chrono>
 #include <cstddef>
 
 #include "bindings.hpp"
@@ -40,30 +39,33 @@ class WorkerThread final : public scheduler::WorkerHooks {
             PyEval_RestoreThread(state_);
             attached_ = true;
             turns_ = 0;
-            since_ = Clock::now();
         }
     }
 
     // On an attached worker, between two tasks. Tasks that run no bytecode never look whether
-    // another thread wants the GIL, so the worker offers it, as often as the interpreter would.
+    // another thread wants the GIL; so now and then a function that does nothing is run, which
+    // does. (To release the GIL unasked would be worse than nothing: who waits for it asks after
+    // a while of waiting undisturbed, and each release that it is too late for begins that anew.)
     static void take_turns() {
         if (++turns_ % 64 == 0) {
-            const Clock::time_point now = Clock::now();
-            if (now - since_ > std::chrono::milliseconds(5)) {
-                PyEval_RestoreThread(PyEval_SaveThread());
-                since_ = now;
+            const nb::object nothing = nb::steal(PyObject_CallNoArgs(do_nothing_));
+            if (!nothing.is_valid()) {
+                PyErr_WriteUnraisable(do_nothing_);
             }
         }
     }
 
-  private:
-    using Clock = std::chrono::steady_clock;
+    // When the module is made.
+    static void prepare() {
+        do_nothing_ = nb::module_::import_("builtins").attr("eval")("lambda: None").release().ptr();
+    }
 
+  private:
     static inline thread_local PyThreadState* state_ = nullptr;
     static inline thread_local PyGILState_STATE gil_state_{};
     static inline thread_local bool attached_ = false;
     static inline thread_local unsigned turns_ = 0;
-    static inline thread_local Clock::time_point since_{};
+    static inline PyObject* do_nothing_ = nullptr;
 };
 
 }  // namespace flowcoro::bindings
