@@ -1,7 +1,4 @@
 // Connecting, accepting, multishot operations, cancelling and closing, on every backend.
-#include <poll.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #include <array>
 #include <cerrno>
@@ -95,9 +92,8 @@ TEST(connects_and_accepts) {
         CHECK(connect.result() == 0);
         run_out(reactor, accept);
         CHECK(accept.result() >= 0);
-        Fd server(static_cast<int>(accept.result()));
-        CHECK((::fcntl(server.get(), F_GETFL) & O_NONBLOCK) != 0);
-        CHECK((::fcntl(server.get(), F_GETFD) & FD_CLOEXEC) != 0);
+        Fd server(static_cast<Handle>(accept.result()));
+        CHECK(os::is_non_blocking(server.get()) && !os::is_inherited(server.get()));
         write_all(server, "welcome");
         std::array<std::byte, 100> bytes{};
         Noting<Recv> recv;
@@ -134,11 +130,9 @@ TEST(a_multishot_accept_brings_every_connection) {
         accept.fd = listener.fd.get();
         reactor.start(accept);
         std::vector<Fd> clients;
-        const sockaddr_in address = loopback(listener.port);
         for (int i = 0; i < 40; ++i) {
             clients.push_back(tcp_socket());
-            ::connect(clients.back().get(), reinterpret_cast<const sockaddr*>(&address),
-                      sizeof address);
+            connect_to(clients.back(), listener.port);
             if (i % 9 == 0) {
                 reactor.run_once(0s);
             }
@@ -151,35 +145,8 @@ TEST(a_multishot_accept_brings_every_connection) {
         accept.results.pop_back();
         for (const std::int64_t fd : accept.results) {
             CHECK(fd >= 0);
-            ::close(static_cast<int>(fd));
+            os::close(static_cast<Handle>(fd));
         }
-    });
-}
-
-TEST(without_descriptors_accept_says_so_once_and_recovers) {
-    on_each([](Reactor& reactor) {
-        Listener listener;
-        Noting<AcceptMultishot> accept;
-        accept.fd = listener.fd.get();
-        Fd client = tcp_socket();
-        rlimit before{};
-        CHECK(::getrlimit(RLIMIT_NOFILE, &before) == 0);
-        const rlimit none{static_cast<rlim_t>(client.get()), before.rlim_max};
-        const sockaddr_in address = loopback(listener.port);
-        ::connect(client.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
-        CHECK(::setrlimit(RLIMIT_NOFILE, &none) == 0);
-        reactor.start(accept);
-        run_out(reactor, accept);
-        const std::size_t told = accept.results.size();
-        const std::int64_t result = accept.result();
-        CHECK(::setrlimit(RLIMIT_NOFILE, &before) == 0);
-        CHECK(told == 1 && result == -EMFILE && accept.last);
-        reactor.start(accept);
-        run_until(reactor, [&] { return accept.results.size() == 2; });
-        CHECK(accept.result() >= 0);
-        ::close(static_cast<int>(accept.result()));
-        reactor.cancel(accept);
-        run_out(reactor, accept);
     });
 }
 

@@ -1,14 +1,8 @@
 // Timers, wake-ups, signals, forks and the end, on every backend.
-#include <poll.h>
-#include <sys/time.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <array>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
-#include <csignal>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -141,29 +135,6 @@ TEST(another_thread_wakes_it) {
     });
 }
 
-TEST(a_signal_does_not_disturb) {
-    struct sigaction action{};
-    action.sa_handler = [](int) {};
-    CHECK(::sigaction(SIGALRM, &action, nullptr) == 0);
-    on_each([](Reactor& reactor) {
-        const itimerval often{{0, 1000}, {0, 1000}};
-        CHECK(::setitimer(ITIMER_REAL, &often, nullptr) == 0);
-        auto [left, right] = tcp_pair();
-        std::array<std::byte, 10> bytes{};
-        Noting<Recv> recv;
-        recv.fd = left.get();
-        recv.into = bytes;
-        reactor.start(recv);
-        NotingTimer timer;
-        timer.then = [&right = right] { write_all(right, "x"); };
-        reactor.set(timer, Clock::now() + 20ms);
-        run_out(reactor, recv);
-        const itimerval never{};
-        CHECK(::setitimer(ITIMER_REAL, &never, nullptr) == 0);
-        CHECK(recv.result() == 1);
-    });
-}
-
 TEST(a_handler_may_do_anything) {
     on_each([](Reactor& reactor) {
         auto [left, right] = tcp_pair();
@@ -230,47 +201,15 @@ TEST(a_reactor_that_goes_completes_what_is_in_flight) {
     }
 }
 
-#if !FLOWCORO_THREAD_SANITIZER
-
-TEST(a_fork_does_no_harm) {
-    for (const Backend& backend : usable_backends()) {
-        auto [left, right] = tcp_pair();
-        std::array<std::byte, 100> bytes{};
-        Noting<Recv> recv;
-        recv.fd = left.get();
-        recv.into = bytes;
-        std::unique_ptr<Reactor> reactor = backend.make({});
-        reactor->start(recv);
-        reactor->run_once(0s);
-        std::fflush(stdout);
-        const pid_t child = ::fork();
-        CHECK(child >= 0);
-        if (child == 0) {
-            reactor.reset();  // the parent's goes on
-            const std::unique_ptr<Reactor> own = backend.make({});
-            own->wake();
-            own->run_once();
-            ::_exit(recv.results.empty() ? 0 : 1);
-        }
-        int status = -1;
-        CHECK(::waitpid(child, &status, 0) == child && status == 0);
-        write_all(right, "parent");
-        run_out(*reactor, recv);
-        CHECK(recv.result() == 6);
-    }
-}
-
-#endif
-
 TEST(a_backend_is_chosen_by_name) {
     for (const Backend& backend : usable_backends()) {
         CHECK(make_reactor(backend.name)->name() == backend.name);
-        CHECK(::setenv("FLOWCORO_REACTOR", std::string(backend.name).c_str(), 1) == 0);
+        CHECK(os::set_environment("FLOWCORO_REACTOR", std::string(backend.name).c_str()));
         CHECK(make_reactor()->name() == backend.name);
     }
-    CHECK(::setenv("FLOWCORO_REACTOR", "no-such", 1) == 0);
+    CHECK(os::set_environment("FLOWCORO_REACTOR", "no-such"));
     CHECK_THROWS(make_reactor(), std::invalid_argument);
-    CHECK(::unsetenv("FLOWCORO_REACTOR") == 0);
+    CHECK(os::set_environment("FLOWCORO_REACTOR", nullptr));
     CHECK(make_reactor()->name() == available().front());
     CHECK_THROWS(make_reactor("no-such"), std::invalid_argument);
     CHECK(!why_not("no-such").empty() && why_not(available().front()).empty());

@@ -1,14 +1,13 @@
-// What goes through sockets and pipes, on every backend.
-#include <poll.h>
-#include <unistd.h>
-
+// What goes through sockets, on every backend.
 #include <array>
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <span>
 #include <string>
+#include <string_view>
 
 #include "check.hpp"
 #include "reactor_backends.hpp"
@@ -104,7 +103,7 @@ TEST(the_end_of_a_stream_is_0) {
 TEST(half_a_connection_goes_on) {
     on_each([](Reactor& reactor) {
         auto [left, right] = tcp_pair();
-        CHECK(::shutdown(right.get(), SHUT_WR) == 0);
+        shut_write(right);
         std::array<std::byte, 100> bytes{};
         Noting<Recv> recv;
         recv.fd = left.get();
@@ -155,7 +154,8 @@ TEST(several_pieces_at_once) {
         auto [left, right] = tcp_pair();
         std::string one = "one ";
         std::string two = "two";
-        const std::array<iovec, 2> pieces{{{one.data(), one.size()}, {two.data(), two.size()}}};
+        const std::array<Piece, 2> pieces{piece_of(one.data(), one.size()),
+                                          piece_of(two.data(), two.size())};
         Noting<SendV> send;
         send.fd = left.get();
         send.from = pieces;
@@ -164,31 +164,26 @@ TEST(several_pieces_at_once) {
         CHECK(send.result() == 7);
         std::array<char, 4> head{};
         std::array<char, 10> tail{};
-        std::array<iovec, 2> into{{{head.data(), head.size()}, {tail.data(), tail.size()}}};
-        msghdr message{};
-        message.msg_iov = into.data();
-        message.msg_iovlen = into.size();
+        const std::array<Piece, 2> into{piece_of(head.data(), head.size()),
+                                        piece_of(tail.data(), tail.size())};
         Noting<RecvMsg> recv;
         recv.fd = right.get();
-        recv.message = &message;
+        recv.into = into;
         reactor.start(recv);
         run_out(reactor, recv);
         CHECK(recv.result() == 7 && std::string(head.data(), 4) == "one ");
         Noting<SendMsg> back;
-        msghdr answer{};
-        answer.msg_iov = const_cast<iovec*>(pieces.data());
-        answer.msg_iovlen = 1;
         back.fd = right.get();
-        back.message = &answer;
+        back.from = std::span(pieces).first(1);
         reactor.start(back);
         run_out(reactor, back);
-        CHECK(back.result() == 4 && read_some(left) == "one ");
+        CHECK(back.result() == 4 && read_exactly(left, 4) == "one ");
     });
 }
 
 TEST(datagrams_keep_their_bounds) {
     on_each([](Reactor& reactor) {
-        auto [left, right] = socket_pair(SOCK_DGRAM);
+        auto [left, right] = datagram_pair();
         write_all(right, "one");
         write_all(right, "three");
         std::array<std::byte, 100> bytes{};
@@ -226,7 +221,9 @@ TEST(a_peer_that_resets) {
             send.from = bytes_of("too late");
             reactor.start(send);
             run_out(reactor, send);
-            CHECK(send.result() == -EPIPE);  // and no signal
+            // -EPIPE, and no signal; Windows goes on to say that there was a reset.
+            CHECK(send.result() == -EPIPE || send.result() == -ECONNRESET ||
+                  send.result() == -ECONNABORTED);
         }
     });
 }
@@ -265,28 +262,6 @@ TEST(a_descriptor_is_polled) {
         reactor.cancel(all);
         run_out(reactor, all);
         CHECK(all.result() == -ECANCELED);
-    });
-}
-
-TEST(pipes_are_read_and_written) {
-    on_each([](Reactor& reactor) {
-        int ends[2];
-        CHECK(::pipe2(ends, O_NONBLOCK | O_CLOEXEC) == 0);
-        Fd out(ends[0]);
-        Fd in(ends[1]);
-        std::array<std::byte, 100> bytes{};
-        Noting<Recv> recv;
-        recv.fd = out.get();
-        recv.into = bytes;
-        reactor.start(recv);
-        reactor.run_once(0s);
-        Noting<Send> send;
-        send.fd = in.get();
-        send.from = bytes_of("through");
-        reactor.start(send);
-        run_out(reactor, send);
-        run_out(reactor, recv);
-        CHECK(recv.result() == 7);
     });
 }
 

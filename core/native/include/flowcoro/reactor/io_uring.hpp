@@ -218,28 +218,23 @@ class IoUringReactor final : public Reactor {
                 point(entry, send.from.data(), send.from.size());
                 break;
             }
-            case Kind::sendv: {
-                auto& send = static_cast<SendV&>(operation);
-                send.scratch = msghdr{};
-                send.scratch.msg_iov = const_cast<iovec*>(send.from.data());
-                send.scratch.msg_iovlen = send.from.size();
+            case Kind::sendv:
                 entry.opcode = IORING_OP_SENDMSG;
                 entry.msg_flags = MSG_NOSIGNAL;
-                point(entry, &send.scratch, 1);
+                point(entry, &posix::message_of(static_cast<SendV&>(operation)), 1);
                 break;
-            }
             case Kind::recvmsg: {
-                const auto& recv = static_cast<RecvMsg&>(operation);
+                auto& recv = static_cast<RecvMsg&>(operation);
                 entry.opcode = IORING_OP_RECVMSG;
                 entry.msg_flags = static_cast<std::uint32_t>(recv.flags);
-                point(entry, recv.message, 1);
+                point(entry, &posix::message_of(recv), 1);
                 break;
             }
             case Kind::sendmsg: {
-                const auto& send = static_cast<SendMsg&>(operation);
+                auto& send = static_cast<SendMsg&>(operation);
                 entry.opcode = IORING_OP_SENDMSG;
                 entry.msg_flags = static_cast<std::uint32_t>(send.flags | MSG_NOSIGNAL);
-                point(entry, send.message, 1);
+                point(entry, &posix::message_of(send), 1);
                 break;
             }
             case Kind::poll:
@@ -418,6 +413,11 @@ class IoUringReactor final : public Reactor {
                     operation.by_poll_ = true;
                     try_or_poll(operation);
                     return;
+                }
+                break;
+            case Kind::recvmsg:
+                if (result >= 0) {
+                    posix::take_message(static_cast<RecvMsg&>(operation));
                 }
                 break;
             case Kind::stat:

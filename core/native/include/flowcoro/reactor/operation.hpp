@@ -14,10 +14,7 @@
 #pragma once
 
 #include <fcntl.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/types.h>
-#include <sys/uio.h>
 
 #include <cerrno>
 #include <chrono>
@@ -28,6 +25,7 @@
 #include <span>
 
 #include "flowcoro/memory/buffer_pool.hpp"
+#include "flowcoro/reactor/platform.hpp"
 
 namespace flowcoro::reactor {
 
@@ -139,7 +137,7 @@ class OperationList {
 struct Accept : Operation {
     explicit Accept(Handler handler) noexcept : Operation(Kind::accept, handler) {}
 
-    int fd = -1;
+    Handle fd = no_handle;
 };
 
 // One completion for each connection. It ends by an error: -EMFILE and the like are told once; then
@@ -148,7 +146,7 @@ struct AcceptMultishot : Operation {
     explicit AcceptMultishot(Handler handler) noexcept
         : Operation(Kind::accept_multishot, handler) {}
 
-    int fd = -1;
+    Handle fd = no_handle;
 };
 
 // The result is 0.
@@ -156,11 +154,11 @@ struct Connect : Operation {
     explicit Connect(Handler handler) noexcept : Operation(Kind::connect, handler) {}
 
     void to(const sockaddr* peer, socklen_t size) noexcept {
-        std::memcpy(&address, peer, size);
+        std::memcpy(&address, peer, static_cast<std::size_t>(size));
         address_size = size;
     }
 
-    int fd = -1;
+    Handle fd = no_handle;
     sockaddr_storage address{};
     socklen_t address_size = 0;
     bool under_way = false;  // the backend's
@@ -170,7 +168,7 @@ struct Connect : Operation {
 struct Recv : Operation {
     explicit Recv(Handler handler) noexcept : Operation(Kind::recv, handler) {}
 
-    int fd = -1;
+    Handle fd = no_handle;
     std::span<std::byte> into;
 };
 
@@ -180,7 +178,7 @@ struct Recv : Operation {
 struct RecvMultishot : Operation {
     explicit RecvMultishot(Handler handler) noexcept : Operation(Kind::recv_multishot, handler) {}
 
-    int fd = -1;
+    Handle fd = no_handle;
     memory::BufferPool* pool = nullptr;
 };
 
@@ -188,33 +186,53 @@ struct RecvMultishot : Operation {
 struct Send : Operation {
     explicit Send(Handler handler) noexcept : Operation(Kind::send, handler) {}
 
-    int fd = -1;
+    Handle fd = no_handle;
     std::span<const std::byte> from;
 };
 
-// Likewise, of several pieces: at most IOV_MAX.
+// Likewise, of several pieces: at most IOV_MAX, which is 1024 at least where we run.
 struct SendV : Operation {
     explicit SendV(Handler handler) noexcept : Operation(Kind::sendv, handler) {}
 
-    int fd = -1;
-    std::span<const iovec> from;
-    msghdr scratch{};  // the backend's
+    Handle fd = no_handle;
+    std::span<const Piece> from;
+    MessageScratch scratch;
 };
 
+// A message with its sender and what goes with it. The result is how many bytes came.
 struct RecvMsg : Operation {
     explicit RecvMsg(Handler handler) noexcept : Operation(Kind::recvmsg, handler) {}
 
-    int fd = -1;
-    msghdr* message = nullptr;
-    int flags = 0;
+    Handle fd = no_handle;
+    std::span<const Piece> into;
+    std::span<std::byte> control;  // for ancillary data, as cmsg(3) lays it out; POSIX only
+    int flags = 0;                 // recvmsg(2)'s
+
+    // Filled in: the sender, how much of `control`, and MSG_TRUNC, MSG_CTRUNC and the like.
+    sockaddr_storage address{};
+    socklen_t address_size = 0;
+    std::size_t control_size = 0;
+    int told = 0;
+
+    MessageScratch scratch;
 };
 
+// The result is how many bytes went. Without an address it goes to the connected peer.
 struct SendMsg : Operation {
     explicit SendMsg(Handler handler) noexcept : Operation(Kind::sendmsg, handler) {}
 
-    int fd = -1;
-    const msghdr* message = nullptr;
-    int flags = 0;
+    void to(const sockaddr* receiver, socklen_t size) noexcept {
+        std::memcpy(&address, receiver, static_cast<std::size_t>(size));
+        address_size = size;
+    }
+
+    Handle fd = no_handle;
+    std::span<const Piece> from;
+    std::span<const std::byte> control;  // ancillary data, as cmsg(3) lays it out; POSIX only
+    int flags = 0;                       // sendmsg(2)'s
+    sockaddr_storage address{};
+    socklen_t address_size = 0;
+    MessageScratch scratch;
 };
 
 // From a file to a socket, without a copy through this process. The result is how many bytes went;
@@ -222,8 +240,8 @@ struct SendMsg : Operation {
 struct SendFile : Operation {
     explicit SendFile(Handler handler) noexcept : Operation(Kind::sendfile, handler) {}
 
-    int fd = -1;  // the socket
-    int file = -1;
+    Handle fd = no_handle;  // the socket
+    Handle file = no_handle;
     std::int64_t offset = 0;
     std::size_t size = 0;
 };
@@ -232,7 +250,7 @@ struct SendFile : Operation {
 struct PollFd : Operation {
     explicit PollFd(Handler handler) noexcept : Operation(Kind::poll, handler) {}
 
-    int fd = -1;
+    Handle fd = no_handle;
     unsigned events = 0;
 };
 
@@ -240,7 +258,7 @@ struct PollFd : Operation {
 struct PollFdMultishot : Operation {
     explicit PollFdMultishot(Handler handler) noexcept : Operation(Kind::poll_multishot, handler) {}
 
-    int fd = -1;
+    Handle fd = no_handle;
     unsigned events = 0;
 };
 
@@ -250,7 +268,7 @@ struct PollFdMultishot : Operation {
 struct ReadAt : Operation {
     explicit ReadAt(Handler handler) noexcept : Operation(Kind::read_at, handler) {}
 
-    int fd = -1;
+    Handle fd = no_handle;
     std::span<std::byte> into;
     std::uint64_t offset = 0;
 };
@@ -259,7 +277,7 @@ struct ReadAt : Operation {
 struct WriteAt : Operation {
     explicit WriteAt(Handler handler) noexcept : Operation(Kind::write_at, handler) {}
 
-    int fd = -1;
+    Handle fd = no_handle;
     std::span<const std::byte> from;
     std::uint64_t offset = 0;
 };
@@ -268,7 +286,7 @@ struct WriteAt : Operation {
 struct Fsync : Operation {
     explicit Fsync(Handler handler) noexcept : Operation(Kind::fsync, handler) {}
 
-    int fd = -1;
+    Handle fd = no_handle;
     bool data_only = false;
 };
 
@@ -277,8 +295,8 @@ struct Open : Operation {
     explicit Open(Handler handler) noexcept : Operation(Kind::open, handler) {}
 
     const char* path = nullptr;
-    int flags = O_RDONLY;
-    mode_t mode = 0666;
+    int flags = O_RDONLY;  // open(2)'s
+    unsigned mode = 0666;
 };
 
 // What is known of a file. Times are since the Unix epoch.
@@ -327,11 +345,11 @@ struct Unlink : Operation {
 struct Close : Operation {
     explicit Close(Handler handler) noexcept : Operation(Kind::close, handler) {}
 
-    int fd = -1;
+    Handle fd = no_handle;
 };
 
-// The descriptor that an operation is about; -1: none, or none yet.
-inline int descriptor_of(const Operation& operation) noexcept {
+// The descriptor that an operation is about; no_handle: none, or none yet.
+inline Handle descriptor_of(const Operation& operation) noexcept {
     switch (operation.kind()) {
         case Kind::accept:
             return static_cast<const Accept&>(operation).fd;
@@ -366,7 +384,7 @@ inline int descriptor_of(const Operation& operation) noexcept {
         case Kind::close:
             return static_cast<const Close&>(operation).fd;
         default:
-            return -1;
+            return no_handle;
     }
 }
 

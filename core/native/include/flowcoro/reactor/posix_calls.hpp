@@ -112,15 +112,74 @@ inline std::int64_t send(int fd, const std::byte* from, std::size_t size) noexce
     return result != -ENOTSOCK ? result : result_of([&] { return ::write(fd, from, size); });
 }
 
-inline std::int64_t sendv(int fd, std::span<const iovec> from) noexcept {
-    msghdr message{};
-    message.msg_iov = const_cast<iovec*>(from.data());
-    message.msg_iovlen = static_cast<decltype(message.msg_iovlen)>(from.size());
-    const std::int64_t result = result_of([&] { return ::sendmsg(fd, &message, no_signal); });
+inline void set_pieces(msghdr& message, std::span<const Piece> pieces) noexcept {
+    message = msghdr{};
+    message.msg_iov = const_cast<Piece*>(pieces.data());
+    message.msg_iovlen = static_cast<decltype(message.msg_iovlen)>(pieces.size());
+}
+
+// The message as the kernel wants it, in the operation's scratch.
+inline msghdr& message_of(SendV& operation) noexcept {
+    set_pieces(operation.scratch, operation.from);
+    return operation.scratch;
+}
+
+inline msghdr& message_of(SendMsg& operation) noexcept {
+    msghdr& message = operation.scratch;
+    set_pieces(message, operation.from);
+    if (operation.address_size != 0) {
+        message.msg_name = &operation.address;
+        message.msg_namelen = operation.address_size;
+    }
+    if (!operation.control.empty()) {
+        message.msg_control = const_cast<std::byte*>(operation.control.data());
+        message.msg_controllen =
+            static_cast<decltype(message.msg_controllen)>(operation.control.size());
+    }
+    return message;
+}
+
+inline msghdr& message_of(RecvMsg& operation) noexcept {
+    msghdr& message = operation.scratch;
+    set_pieces(message, operation.into);
+    message.msg_name = &operation.address;
+    message.msg_namelen = sizeof operation.address;
+    if (!operation.control.empty()) {
+        message.msg_control = operation.control.data();
+        message.msg_controllen =
+            static_cast<decltype(message.msg_controllen)>(operation.control.size());
+    }
+    return message;
+}
+
+// What the kernel has told beside the bytes.
+inline void take_message(RecvMsg& operation) noexcept {
+    operation.address_size = operation.scratch.msg_namelen;
+    operation.control_size = static_cast<std::size_t>(operation.scratch.msg_controllen);
+    operation.told = operation.scratch.msg_flags;
+}
+
+inline std::int64_t recvmsg(RecvMsg& operation) noexcept {
+    msghdr& message = message_of(operation);
+    const std::int64_t result =
+        result_of([&] { return ::recvmsg(operation.fd, &message, operation.flags); });
+    if (result >= 0) {
+        take_message(operation);
+    }
+    return result;
+}
+
+inline std::int64_t sendv(SendV& operation) noexcept {
+    const msghdr& message = message_of(operation);
+    const std::int64_t result =
+        result_of([&] { return ::sendmsg(operation.fd, &message, no_signal); });
     if (result != -ENOTSOCK) {
         return result;
     }
-    return result_of([&] { return ::writev(fd, from.data(), static_cast<int>(from.size())); });
+    return result_of([&] {
+        return ::writev(operation.fd, operation.from.data(),
+                        static_cast<int>(operation.from.size()));
+    });
 }
 
 inline std::int64_t sendfile(const SendFile& operation) noexcept {
@@ -206,18 +265,15 @@ inline std::int64_t attempt(Operation& operation) noexcept {
             const auto& send = static_cast<Send&>(operation);
             return posix::send(send.fd, send.from.data(), send.from.size());
         }
-        case Kind::sendv: {
-            const auto& sendv = static_cast<SendV&>(operation);
-            return posix::sendv(sendv.fd, sendv.from);
-        }
-        case Kind::recvmsg: {
-            const auto& recv = static_cast<RecvMsg&>(operation);
-            return posix::result_of([&] { return ::recvmsg(recv.fd, recv.message, recv.flags); });
-        }
+        case Kind::sendv:
+            return posix::sendv(static_cast<SendV&>(operation));
+        case Kind::recvmsg:
+            return posix::recvmsg(static_cast<RecvMsg&>(operation));
         case Kind::sendmsg: {
-            const auto& send = static_cast<SendMsg&>(operation);
+            auto& send = static_cast<SendMsg&>(operation);
+            const msghdr& message = posix::message_of(send);
             return posix::result_of(
-                [&] { return ::sendmsg(send.fd, send.message, send.flags | posix::no_signal); });
+                [&] { return ::sendmsg(send.fd, &message, send.flags | posix::no_signal); });
         }
         case Kind::sendfile:
             return posix::sendfile(static_cast<SendFile&>(operation));
@@ -251,8 +307,9 @@ inline std::int64_t perform(Operation& operation) noexcept {
             return posix::fsync(static_cast<Fsync&>(operation));
         case Kind::open: {
             const auto& open = static_cast<Open&>(operation);
-            return posix::result_of(
-                [&] { return ::open(open.path, open.flags | O_CLOEXEC, open.mode); });
+            return posix::result_of([&] {
+                return ::open(open.path, open.flags | O_CLOEXEC, static_cast<mode_t>(open.mode));
+            });
         }
         case Kind::stat:
             return posix::stat(static_cast<Stat&>(operation));

@@ -1,0 +1,64 @@
+// What operating systems spell differently and an operation names: descriptors, addresses, pieces.
+#pragma once
+
+#if defined(_WIN32)
+#    if !defined(NOMINMAX)
+#        define NOMINMAX
+#    endif
+#    if !defined(WIN32_LEAN_AND_MEAN)
+#        define WIN32_LEAN_AND_MEAN
+#    endif
+// The order matters: windows.h alone would bring the sockets of another age.
+#    include <windows.h>
+#    include <winsock2.h>
+#    include <ws2tcpip.h>
+#else
+#    include <sys/socket.h>
+#    include <sys/uio.h>
+#endif
+
+#include <cstddef>
+#include <cstdint>
+
+namespace flowcoro::reactor {
+
+#if defined(_WIN32)
+
+// A SOCKET or a file's HANDLE.
+using Handle = std::intptr_t;
+
+// A piece of memory, of several that go or come in one call.
+using Piece = WSABUF;
+
+inline Piece piece_of(const void* memory, std::size_t size) noexcept {
+    return {static_cast<ULONG>(size), static_cast<CHAR*>(const_cast<void*>(memory))};
+}
+
+// What the kernel fills in or reads while a message is under way: the backend's.
+struct MessageScratch {
+    INT address_size = 0;
+    DWORD flags = 0;
+};
+
+#else
+
+// A file descriptor.
+using Handle = int;
+
+// A piece of memory, of several that go or come in one call.
+using Piece = iovec;
+
+inline Piece piece_of(const void* memory, std::size_t size) noexcept {
+    return {const_cast<void*>(memory), size};
+}
+
+// What the kernel fills in or reads while a message is under way: the backend's.
+struct MessageScratch : msghdr {
+    MessageScratch() noexcept : msghdr{} {}
+};
+
+#endif
+
+inline constexpr Handle no_handle = -1;
+
+}  // namespace flowcoro::reactor

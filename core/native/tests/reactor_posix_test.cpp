@@ -1,0 +1,145 @@
+// What only POSIX systems have: pipes, signals, forks, limits, full disks; on every backend.
+#include <sys/resource.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstddef>
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "check.hpp"
+#include "reactor_backends.hpp"
+#include "reactor_tools.hpp"
+
+namespace {
+
+using namespace std::chrono_literals;
+using namespace flowcoro::reactor;
+using namespace flowcoro::test;
+
+TEST(pipes_are_read_and_written) {
+    on_each([](Reactor& reactor) {
+        int ends[2];
+        CHECK(::pipe2(ends, O_NONBLOCK | O_CLOEXEC) == 0);
+        Fd out(ends[0]);
+        Fd in(ends[1]);
+        std::array<std::byte, 100> bytes{};
+        Noting<Recv> recv;
+        recv.fd = out.get();
+        recv.into = bytes;
+        reactor.start(recv);
+        reactor.run_once(0s);
+        Noting<Send> send;
+        send.fd = in.get();
+        send.from = bytes_of("through");
+        reactor.start(send);
+        run_out(reactor, send);
+        run_out(reactor, recv);
+        CHECK(recv.result() == 7);
+    });
+}
+
+TEST(without_descriptors_accept_says_so_once_and_recovers) {
+    on_each([](Reactor& reactor) {
+        Listener listener;
+        Noting<AcceptMultishot> accept;
+        accept.fd = listener.fd.get();
+        Fd client = tcp_socket();
+        rlimit before{};
+        CHECK(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+        const rlimit none{static_cast<rlim_t>(client.get()), before.rlim_max};
+        connect_to(client, listener.port);
+        CHECK(::setrlimit(RLIMIT_NOFILE, &none) == 0);
+        reactor.start(accept);
+        run_out(reactor, accept);
+        const std::size_t told = accept.results.size();
+        const std::int64_t result = accept.result();
+        CHECK(::setrlimit(RLIMIT_NOFILE, &before) == 0);
+        CHECK(told == 1 && result == -EMFILE && accept.last);
+        reactor.start(accept);
+        run_until(reactor, [&] { return accept.results.size() == 2; });
+        CHECK(accept.result() >= 0);
+        ::close(static_cast<int>(accept.result()));
+        reactor.cancel(accept);
+        run_out(reactor, accept);
+    });
+}
+
+TEST(a_full_disk_is_told) {
+    on_each([](Reactor& reactor) {
+        Fd full(::open("/dev/full", O_WRONLY | O_CLOEXEC));
+        Noting<WriteAt> write;
+        write.fd = full.get();
+        write.from = bytes_of("anything");
+        reactor.start(write);
+        run_out(reactor, write);
+        CHECK(write.result() == -ENOSPC);
+    });
+}
+
+TEST(a_signal_does_not_disturb) {
+    struct sigaction action{};
+    action.sa_handler = [](int) {};
+    CHECK(::sigaction(SIGALRM, &action, nullptr) == 0);
+    on_each([](Reactor& reactor) {
+        const itimerval often{{0, 1000}, {0, 1000}};
+        CHECK(::setitimer(ITIMER_REAL, &often, nullptr) == 0);
+        auto [left, right] = tcp_pair();
+        std::array<std::byte, 10> bytes{};
+        Noting<Recv> recv;
+        recv.fd = left.get();
+        recv.into = bytes;
+        reactor.start(recv);
+        NotingTimer timer;
+        timer.then = [&right = right] { write_all(right, "x"); };
+        reactor.set(timer, Clock::now() + 20ms);
+        run_out(reactor, recv);
+        const itimerval never{};
+        CHECK(::setitimer(ITIMER_REAL, &never, nullptr) == 0);
+        CHECK(recv.result() == 1);
+    });
+}
+
+#if !FLOWCORO_THREAD_SANITIZER
+
+TEST(a_fork_does_no_harm) {
+    for (const Backend& backend : usable_backends()) {
+        auto [left, right] = tcp_pair();
+        std::array<std::byte, 100> bytes{};
+        Noting<Recv> recv;
+        recv.fd = left.get();
+        recv.into = bytes;
+        std::unique_ptr<Reactor> reactor = backend.make({});
+        reactor->start(recv);
+        reactor->run_once(0s);
+        std::fflush(stdout);
+        const pid_t child = ::fork();
+        CHECK(child >= 0);
+        if (child == 0) {
+            reactor.reset();  // the parent's goes on
+            const std::unique_ptr<Reactor> own = backend.make({});
+            own->wake();
+            own->run_once();
+            ::_exit(recv.results.empty() ? 0 : 1);
+        }
+        int status = -1;
+        CHECK(::waitpid(child, &status, 0) == child && status == 0);
+        write_all(right, "parent");
+        run_out(*reactor, recv);
+        CHECK(recv.result() == 6);
+    }
+}
+
+#endif
+
+}  // namespace
+
+int main() {
+    return run_all();
+}
