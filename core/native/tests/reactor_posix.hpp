@@ -97,6 +97,13 @@ inline void fill(const char* path, std::string_view content) {
     ::close(fd);
 }
 
+inline void create(const char* path, std::string_view content) {
+    const int fd = open_file(path, O_RDWR | O_CREAT | O_EXCL);
+    CHECK(fd >= 0);
+    close(fd);
+    fill(path, content);
+}
+
 inline void remove(const char* path) {
     ::unlink(path);
 }
