@@ -15,7 +15,13 @@
 //   polls          PollFd operations: looked at on every event.
 //   resume_        descriptors whose multishot operations have more to do: they are given
 //                  a few rounds each at a time, so that none starves the others.
+//   signals_off    whether a write to who has gone is made to bring no signal (macOS).
 //   files, closing how many file operations are in the pool, and the Close that waits for them.
+//   registered, since
+//                  whether the kernel watches the descriptor, and from which wait on. A handler
+//                  may close a descriptor of which an event has been fetched but not been looked
+//                  at, and its number may be another's by then: an event of a wait that began
+//                  before the registration is not this descriptor's.
 //
 // A handler may do anything to the descriptor that it is called for; so whatever was looked at
 // before a handler was called is looked at again afterwards. Descriptors are never freed.
@@ -97,6 +103,8 @@ class ReadinessReactor final : public Reactor {
         bool registered = false;
         bool hung_up = false;
         bool resumed = false;
+        bool signals_off = false;
+        std::uint64_t since = 0;
         std::optional<bool> is_stream;
         std::size_t files = 0;
         Close* closing = nullptr;
@@ -178,6 +186,10 @@ class ReadinessReactor final : public Reactor {
             static_cast<Connect&>(operation).under_way = false;
         }
         Side& side = side_of(descriptor, operation);
+        if (&side == &descriptor.out && !descriptor.signals_off) {
+            posix::never_signal(descriptor.fd);
+            descriptor.signals_off = true;
+        }
         const bool first = side.waiting.empty();
         if (is_multishot(operation)) {
             // Its handler must not be called from here.
@@ -222,6 +234,7 @@ class ReadinessReactor final : public Reactor {
                 return error;
             }
             descriptor.registered = true;
+            descriptor.since = waits_;
         }
         return 0;
     }
@@ -289,6 +302,7 @@ class ReadinessReactor final : public Reactor {
         if (!resume_.empty()) {
             timeout = Clock::duration::zero();
         }
+        ++waits_;
         poller_.wait(timeout,
                      [this](int fd, const Readiness& readiness) { on_event(fd, readiness); });
         std::vector<int> again;
@@ -303,6 +317,9 @@ class ReadinessReactor final : public Reactor {
 
     void on_event(int fd, const Readiness& readiness) {
         Descriptor& found = *descriptors_[static_cast<std::size_t>(fd)];
+        if (!found.registered || found.since == waits_) {
+            return;
+        }
         found.in.ready = found.in.ready || readiness.readable || readiness.hung_up;
         found.out.ready = found.out.ready || readiness.writable || readiness.hung_up;
         found.hung_up = found.hung_up || readiness.hung_up;
@@ -436,7 +453,7 @@ class ReadinessReactor final : public Reactor {
         // Not again after EINTR: the descriptor is gone, and may be another's by then.
         const int result = ::close(descriptor.fd) == 0 || errno == EINTR ? 0 : -errno;
         descriptor.in.ready = descriptor.out.ready = true;
-        descriptor.registered = descriptor.hung_up = false;
+        descriptor.registered = descriptor.hung_up = descriptor.signals_off = false;
         descriptor.is_stream.reset();
         complete(operation, result);
     }
@@ -486,6 +503,7 @@ class ReadinessReactor final : public Reactor {
     Poller poller_;
     std::vector<std::unique_ptr<Descriptor>> descriptors_;
     std::vector<int> resume_;
+    std::uint64_t waits_ = 0;
     bool stopping_ = false;
     FilePool files_;
 };

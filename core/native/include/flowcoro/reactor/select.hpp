@@ -16,6 +16,12 @@
 #    include "flowcoro/reactor/io_uring.hpp"
 #endif
 
+#if defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || defined(__OpenBSD__) || \
+    defined(__DragonFly__)
+#    include "flowcoro/reactor/kqueue.hpp"
+#    define FLOWCORO_HAS_KQUEUE 1
+#endif
+
 namespace flowcoro::reactor {
 
 struct Backend {
@@ -34,6 +40,12 @@ inline const std::vector<Backend>& backends() {
         {"epoll",
          [](const Options& options) -> std::unique_ptr<Reactor> {
              return std::make_unique<EpollReactor>(options);
+         }},
+#endif
+#if defined(FLOWCORO_HAS_KQUEUE)
+        {"kqueue",
+         [](const Options& options) -> std::unique_ptr<Reactor> {
+             return std::make_unique<KqueueReactor>(options);
          }},
 #endif
     };
