@@ -115,7 +115,12 @@ class KqueuePoller {
         const bool ended = (event.flags & EV_EOF) != 0;
         const bool failed = (event.flags & EV_ERROR) != 0 || (ended && event.fflags != 0);
         const bool reads = event.filter == EVFILT_READ;
-        return Readiness{reads, !reads, failed || (ended && reads)};
+#if defined(EV_OOBAND)
+        const bool urgent = reads && (event.flags & EV_OOBAND) != 0;
+#else
+        const bool urgent = false;
+#endif
+        return Readiness{reads, !reads, failed || (ended && reads), urgent};
     }
 
     // Kernels refuse very long times, or shorten them; so a day is the longest. Who waited

@@ -79,6 +79,16 @@ inline std::int64_t accept(int listener) noexcept {
 #endif
 }
 
+inline bool is_tcp(int fd) noexcept {
+    sockaddr_storage name{};
+    socklen_t size = sizeof name;
+    int type = 0;
+    socklen_t type_size = sizeof type;
+    return ::getsockname(fd, reinterpret_cast<sockaddr*>(&name), &size) == 0 &&
+           (name.ss_family == AF_INET || name.ss_family == AF_INET6) &&
+           ::getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_size) == 0 && type == SOCK_STREAM;
+}
+
 inline bool is_writable(int fd) noexcept {
     pollfd asked{fd, POLLOUT, 0};
     return ::poll(&asked, 1, 0) == 1;

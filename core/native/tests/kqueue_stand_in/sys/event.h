@@ -9,6 +9,7 @@
 //     socket that is not connected neither readable nor writable;
 //   - EV_EOF: of READ, when no more will come (data may still be there) or the connection is no
 //     more; of WRITE, when nobody will read; in `fflags` the error that is pending, if any;
+//   - EV_OOBAND (macOS's): there is urgent data;
 //   - a pipe's end takes both filters as long as the other end is there, and refuses WRITE by
 //     EPIPE afterwards;
 //   - EV_RECEIPT: each change is answered by EV_ERROR and an errno or 0, and no event is fetched;
@@ -61,6 +62,7 @@
 #define EV_DELETE 0x0002
 #define EV_CLEAR 0x0020
 #define EV_RECEIPT 0x0040
+#define EV_OOBAND 0x2000
 #define EV_ERROR 0x4000
 #define EV_EOF 0x8000
 
@@ -196,12 +198,14 @@ inline bool look(const epoll_event& seen, bool reads, struct kevent& event) {
             return false;  // it is not connected yet
         }
     }
+    const bool urgent = (seen.events & EPOLLPRI) != 0;
     const bool has = (seen.events & (reads ? EPOLLIN : EPOLLOUT)) != 0;
-    if (!has && !ended && !failed) {
+    if (!has && !urgent && !ended && !failed) {
         return false;
     }
     const unsigned error = ended && failed && !pipe ? ECONNRESET : 0;
-    EV_SET(&event, fd, reads ? EVFILT_READ : EVFILT_WRITE, EV_CLEAR | (ended ? EV_EOF : 0), error,
+    EV_SET(&event, fd, reads ? EVFILT_READ : EVFILT_WRITE,
+           EV_CLEAR | (ended ? EV_EOF : 0) | (urgent ? EV_OOBAND : 0), error,
            reads ? readable(fd, type) : writable(fd, type), nullptr);
     return true;
 }
@@ -226,7 +230,7 @@ inline int change_descriptor(const Queue& queue, const struct kevent& change) {
         }
     }
     epoll_event event{};
-    event.events = (reads ? EPOLLIN : EPOLLOUT) | EPOLLRDHUP;
+    event.events = EPOLLRDHUP | (reads ? EPOLLIN | EPOLLPRI : EPOLLOUT);
     event.events |= (change.flags & EV_CLEAR) != 0 ? EPOLLET : 0U;
     event.data.fd = fd;
     if (::epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == 0 ||
