@@ -83,8 +83,8 @@ class KqueuePoller {
     template <typename Visitor>
     void wait(std::optional<std::chrono::steady_clock::duration> timeout, const Visitor& visit) {
         const timespec most = timeout ? time_of(*timeout) : timespec{};
-        const int count = ::kevent(kqueue_, nullptr, 0, events_.data(),
-                                   static_cast<int>(events_.size()), timeout ? &most : nullptr);
+        const int count =
+            ::kevent(kqueue_, nullptr, 0, events_.data(), most_events, timeout ? &most : nullptr);
         for (int i = 0; i < count; ++i) {  // -1: a signal came
             const struct kevent& event = events_[static_cast<std::size_t>(i)];
             if (event.filter != EVFILT_USER) {
@@ -97,6 +97,7 @@ class KqueuePoller {
 
   private:
     static constexpr int wake_ident = 0;
+    static constexpr int most_events = 256;
 
     // EV_SET, whatever the platform's types are.
     static struct kevent change(int ident, int filter, int flags, unsigned fflags = 0) noexcept {
@@ -142,7 +143,7 @@ class KqueuePoller {
 
     const pid_t owner_ = ::getpid();
     const int kqueue_;
-    std::array<struct kevent, 256> events_;
+    std::array<struct kevent, most_events> events_;
 };
 
 using KqueueReactor = ReadinessReactor<KqueuePoller>;
