@@ -65,15 +65,6 @@ bool ended(const Event& event) {
     return (event.flags & EV_EOF) != 0;
 }
 
-std::pair<Fd, Fd> pipe_ends() {
-    int ends[2];
-    CHECK(::pipe(ends) == 0);
-    for (const int end : ends) {
-        CHECK(::fcntl(end, F_SETFL, O_NONBLOCK) == 0);
-    }
-    return {Fd(ends[0]), Fd(ends[1])};
-}
-
 TEST(an_event_is_told_once) {
     Queue queue;
     auto [left, right] = socket_pair();
@@ -206,7 +197,7 @@ TEST(a_listening_socket_is_readable) {
 
 TEST(pipe_ends) {
     Queue queue;
-    auto [out, in] = pipe_ends();
+    auto [out, in] = os::pipe<Fd>();
     CHECK(queue.submit(change(out.get(), EVFILT_READ, edge)) == 0);
     CHECK(queue.submit(change(in.get(), EVFILT_WRITE, edge)) == 0);
     CHECK(queue.events(1).back().filter == EVFILT_WRITE);
@@ -266,7 +257,7 @@ TEST(a_user_event_ends_a_wait) {
 
 TEST(a_poller_takes_what_has_one_direction) {
     KqueuePoller poller;
-    auto [out, in] = pipe_ends();
+    auto [out, in] = os::pipe<Fd>();
     CHECK(poller.add(out.get()) == 0);
     out.reset();
     CHECK(poller.add(in.get()) == 0);

@@ -60,6 +60,14 @@ std::pair<Fd, Fd> socket_pair(const Otherwise& /*otherwise*/) {
     return {Fd(non_blocking(ends[0])), Fd(non_blocking(ends[1]))};
 }
 
+// The end to read from, and the one to write to.
+template <typename Fd>
+std::pair<Fd, Fd> pipe() {
+    int ends[2];
+    CHECK(::pipe(ends) == 0);
+    return {Fd(non_blocking(ends[0])), Fd(non_blocking(ends[1]))};
+}
+
 inline void close(int fd) {
     ::close(fd);
 }
