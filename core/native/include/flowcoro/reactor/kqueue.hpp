@@ -69,8 +69,10 @@ class KqueuePoller {
                                                  change(fd, EVFILT_WRITE, flags)};
         std::array<struct kevent, 2> receipts{};
         const timespec at_once{};
-        if (::kevent(kqueue_, asked.data(), 2, receipts.data(), 2, &at_once) != 2) {
-            return errno;
+        while (::kevent(kqueue_, asked.data(), 2, receipts.data(), 2, &at_once) != 2) {
+            if (errno != EINTR) {  // to add again is to look again
+                return errno;
+            }
         }
         const int read = static_cast<int>(receipts[0].data);
         const int write = static_cast<int>(receipts[1].data);
