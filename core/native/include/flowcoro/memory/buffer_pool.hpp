@@ -62,6 +62,14 @@ class Buffer {
         return header_ == nullptr ? 0 : header_->references.load(detail::memory_order_relaxed);
     }
 
+    // Gives the reference to whoever keeps the pointer, such as C code; null when empty.
+    [[nodiscard]] void* detach() noexcept { return std::exchange(header_, nullptr); }
+
+    // Takes the reference back from what detach() gave.
+    [[nodiscard]] static Buffer attach(void* detached) noexcept {
+        return Buffer(static_cast<Header*>(detached));
+    }
+
   private:
     friend class BufferPool;
 

@@ -66,7 +66,10 @@ class IoUringReactor final : public Reactor {
     }
 
     ~IoUringReactor() override {
-        if (::getpid() == owner_) {
+        if (::getpid() != owner_) {
+            forget_companions();
+        } else {
+            stop_companions();
             stopping_ = true;
             while (Operation* const operation = backlog_.pop_front()) {
                 finish(*operation, -ECANCELED);

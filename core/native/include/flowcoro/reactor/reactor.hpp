@@ -13,14 +13,21 @@
 //            waited and before its caller looks for what it was woken for. A wake() before that
 //            needs no system call, since the caller is about to look, and will see what was done
 //            before it (acquire-release on both sides); one after it makes the next wait end.
+//
+// A companion is what the users of a reactor share for as long as it lives, such as the pool that
+// its transports receive into. The first who asks makes it. A backend's destructor begins by
+// stop_companions(), where they end what they have, through the reactor, as it still works; they
+// are destroyed when nothing is in flight any more. In the child of a fork they are forgotten.
 #pragma once
 
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "flowcoro/detail/atomic.hpp"
 #include "flowcoro/reactor/operation.hpp"
@@ -35,6 +42,17 @@ struct Options {
 
     // Threads for file operations where the kernel does not do them asynchronously.
     std::size_t file_threads = 4;
+};
+
+class Companion {
+  public:
+    Companion() = default;
+    Companion(const Companion&) = delete;
+    Companion& operator=(const Companion&) = delete;
+    virtual ~Companion() = default;
+
+    // The reactor is about to go. What is started now completes, or is cancelled.
+    virtual void stop() noexcept = 0;
 };
 
 class Reactor {
@@ -103,6 +121,27 @@ class Reactor {
 
     [[nodiscard]] std::size_t timers() const noexcept { return timers_.size(); }
 
+    // The reactor's companion of this type, made by T(*this, arguments...) if there is none yet.
+    // Throws what that throws, and std::bad_alloc.
+    template <typename T, typename... Arguments>
+    T& companion(Arguments&&... arguments) {
+        for (const Kept& each : companions_) {
+            if (each.type == &companion_type<T>) {
+                return static_cast<T&>(*each.companion);
+            }
+        }
+        companions_.push_back({&companion_type<T>, nullptr});
+        try {
+            auto made = std::make_unique<T>(*this, std::forward<Arguments>(arguments)...);
+            T& companion = *made;
+            companions_.back().companion = std::move(made);
+            return companion;
+        } catch (...) {
+            companions_.pop_back();
+            throw;
+        }
+    }
+
   protected:
     explicit Reactor(const Options& options) noexcept : options_(options) {}
 
@@ -135,7 +174,29 @@ class Reactor {
 
     [[nodiscard]] bool has_ready() const noexcept { return !ready_.empty(); }
 
+    // At the head of a backend's destructor.
+    void stop_companions() noexcept {
+        for (const Kept& each : companions_) {
+            each.companion->stop();
+        }
+    }
+
+    // Instead, in the child of a fork: what they have is the parent's.
+    void forget_companions() noexcept {
+        for (Kept& each : companions_) {
+            static_cast<void>(each.companion.release());
+        }
+    }
+
   private:
+    struct Kept {
+        const void* type;
+        std::unique_ptr<Companion> companion;
+    };
+
+    template <typename T>
+    static inline char companion_type = 0;  // its address stands for the type
+
     virtual void do_start(Operation& operation) noexcept = 0;
     virtual void do_cancel(Operation& operation) noexcept = 0;
     virtual void do_wake() noexcept = 0;
@@ -172,6 +233,7 @@ class Reactor {
     }
 
     const Options options_;
+    std::vector<Kept> companions_;
     OperationList ready_;
     TimerHeap timers_;
     std::size_t in_flight_ = 0;

@@ -66,8 +66,10 @@ class ReadinessReactor final : public Reactor {
     ~ReadinessReactor() override {
         if (poller_.is_child()) {
             files_.forget_threads();
+            forget_companions();
             return;
         }
+        stop_companions();
         stopping_ = true;
         for (const std::unique_ptr<Descriptor>& descriptor : descriptors_) {
             if (descriptor != nullptr) {

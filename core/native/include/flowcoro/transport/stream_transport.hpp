@@ -1,0 +1,556 @@
+// StreamTransport: a connected stream socket on a reactor, and the protocol that talks over it.
+//
+// It receives into buffers of a pool that all of the reactor's transports share, so an idle one
+// holds none. What is written while a callback of its protocol runs, or between cork() and
+// uncork(), is gathered and goes out by one send; otherwise it goes out at once, unless a send is
+// in flight: then it is gathered for the next.
+//
+// Threads: all calls are the reactor's thread's but retain() and release(), which are anybody's.
+// Another thread hands its work to that one (SharedReactor::post, or your own queue and
+// Reactor::wake). Callbacks come from within run_once() only, never from within a call of these.
+//
+// Protocol
+// --------
+//   state_       open -> closing (flushes, then closes) -> closing_down (the reactor closes the
+//                descriptor) -> closed. Only `open` accepts writes; from closing_down on no
+//                callback comes but `closed`.
+//   flight_      what the Send in flight works on. Nobody touches it until that completes.
+//   gathered_    what the next one sends.
+//   depth_       callbacks that are running, 0 or 1; corks_: cork() calls without their uncork().
+//   kept_        received while reading was paused: delivered on resume, before what is new.
+//   end_         the end or the error that came after what is kept, likewise.
+//   later_       a timer for what must not be done from within a call: the first callback, what
+//                was kept, and the next try after the pool had no buffer.
+//   references_  one is the transport's own, until `closed` has been called.
+#pragma once
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <optional>
+#include <span>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "flowcoro/detail/atomic.hpp"
+#include "flowcoro/memory/buffer_pool.hpp"
+#include "flowcoro/reactor/operation.hpp"
+#include "flowcoro/reactor/reactor.hpp"
+#include "flowcoro/transport/output.hpp"
+#include "flowcoro/transport/protocol.h"
+#include "flowcoro/transport/socket_calls.hpp"
+#include "flowcoro/transport/transports.hpp"
+
+// What the C header leaves open.
+struct flowcoro_transport {};
+
+namespace flowcoro::transport {
+
+using Protocol = ::flowcoro_protocol;
+
+class StreamTransport final : public ::flowcoro_transport, private Transports::Member {
+  public:
+    // What write() and its like return when they took the bytes.
+    static constexpr int below_high_water = 0;
+    static constexpr int above_high_water = 1;
+
+    // Takes over a connected socket; it is made non-blocking. The protocol's `connected` comes
+    // from the next run_once(). The pointer is good until `closed` returns. Throws
+    // std::system_error for what is no socket (ENOTSOCK, EBADF) and ECANCELED when the reactor is
+    // about to go, std::bad_alloc: the descriptor is then still the caller's.
+    static StreamTransport* adopt(reactor::Reactor& reactor, Handle handle,
+                                  const Protocol& protocol, void* context) {
+        Transports& transports = Transports::of(reactor);
+        transports.check_going();
+        if (const int error = sockets::prepare(handle)) {
+            throw std::system_error(error, std::generic_category(), "adopt");
+        }
+        sockets::set_no_delay(handle);
+        auto* const transport = new StreamTransport(transports, handle);
+        try {
+            reactor.set(transport->later_, reactor::Clock::now());
+        } catch (...) {
+            delete transport;
+            throw;
+        }
+        transport->attach(protocol, context);
+        return transport;
+    }
+
+    // Writing. They return below_high_water, above_high_water (all was taken, but better wait for
+    // `writable`), -EPIPE after shutdown_write(), close() or abort(), -ENOMEM, -EINVAL: then
+    // nothing was taken.
+
+    // Copies the bytes.
+    int write(std::span<const std::byte> bytes) noexcept {
+        if (!can_write()) {
+            return -EPIPE;
+        }
+        if (!gathered_.append(transports_.output(), bytes)) {
+            return -ENOMEM;
+        }
+        return written();
+    }
+
+    // Takes `size` bytes of a buffer, from `offset` on, and lets go of it when they have gone. What
+    // is few is copied, so that it does not keep a whole buffer.
+    int write(memory::Buffer&& buffer, std::size_t size, std::size_t offset = 0) noexcept {
+        const memory::Buffer taken = std::move(buffer);
+        const std::size_t whole = taken.bytes().size();
+        if (offset > whole || size > whole - offset) {
+            return -EINVAL;
+        }
+        if (size <= whole / 4) {
+            return write(taken.bytes().subspan(offset, size));
+        }
+        if (!can_write()) {
+            return -EPIPE;
+        }
+        if (!gathered_.append(memory::Buffer(taken), offset, size)) {
+            return -ENOMEM;
+        }
+        return written();
+    }
+
+    // Room for `size` bytes or more, to be filled in place before any other call, and written by
+    // commit(). Empty after shutdown_write(), close() or abort(), without memory, and for more
+    // than a buffer's size.
+    std::span<std::byte> prepare(std::size_t size) noexcept {
+        if (!can_write() || size > transports_.output().buffer_size()) {
+            return {};
+        }
+        return gathered_.prepare(transports_.output(), size);
+    }
+
+    int commit(std::size_t size) noexcept {
+        if (!can_write()) {
+            return -EPIPE;
+        }
+        if (size > gathered_.room()) {
+            return -EINVAL;
+        }
+        gathered_.commit(size);
+        return written();
+    }
+
+    // Gathers what is written, across callbacks, until as many uncork() calls came.
+    void cork() noexcept { ++corks_; }
+
+    void uncork() noexcept {
+        if (corks_ != 0 && --corks_ == 0) {
+            flush();
+        }
+    }
+
+    // `writable` comes when unsent bytes are at most `low`, after they were more than `high`.
+    // False: low is above high.
+    bool set_limits(std::size_t high, std::size_t low) noexcept {
+        if (low > high) {
+            return false;
+        }
+        high_ = high;
+        low_ = low;
+        return true;
+    }
+
+    // Bytes that were written and have not gone.
+    [[nodiscard]] std::size_t unsent() const noexcept { return flight_.size() + gathered_.size(); }
+
+    // The peer gets the end when what was written has gone out; it may send on.
+    void shutdown_write() noexcept {
+        if (can_write()) {
+            write_ends_ = true;
+            corks_ = 0;
+            flush();
+        }
+    }
+
+    // Reading.
+
+    // Nothing is received until resume_reading(); what comes meanwhile is not lost.
+    void pause_reading() noexcept {
+        if (state_ == State::open && !paused_) {
+            paused_ = true;
+            reactor().cancel(receive_);
+        }
+    }
+
+    void resume_reading() noexcept {
+        if (state_ == State::open && std::exchange(paused_, false)) {
+            go_on_later(reactor::Clock::duration::zero());
+        }
+    }
+
+    [[nodiscard]] bool is_reading() const noexcept { return state_ == State::open && !paused_; }
+
+    // Within `received`: the buffer that holds the bytes, which is the caller's from now on. They
+    // begin where it does. Empty at any other time, or when it was taken already.
+    [[nodiscard]] memory::Buffer take_buffer() noexcept { return std::move(current_); }
+
+    // The end. `closed` comes from a later run_once().
+
+    // Sends what was written, and closes then; for ever if the peer never takes it, so set
+    // yourself a time limit for an abort(). What the peer has sent until then is dropped; what it
+    // sends later makes its kernel report a reset, perhaps before it has read everything. Where
+    // that matters use shutdown_write(), and close() when `ended` comes.
+    void close() noexcept {
+        if (state_ == State::open) {
+            state_ = State::closing;
+            corks_ = 0;
+            drop_input();
+            flush();
+        }
+    }
+
+    // Drops what is unsent and closes. With `reset` a TCP peer gets an RST.
+    void abort(bool reset = false) noexcept {
+        if (state_ < State::closing_down && reset) {
+            sockets::reset_on_close(handle_);
+        }
+        close_down(0);
+    }
+
+    [[nodiscard]] bool is_open() const noexcept { return state_ == State::open; }
+
+    // What it is about.
+
+    // Its descriptor, to look at and to set options of; -1 when it is closed.
+    [[nodiscard]] Handle handle() const noexcept {
+        return state_ == State::closed ? Handle{-1} : handle_;
+    }
+
+    [[nodiscard]] void* context() const noexcept { return context_; }
+
+    // Another protocol takes over: for a connection that changes what it speaks.
+    void set_protocol(const Protocol& protocol, void* context) noexcept {
+        protocol_ = &protocol;
+        context_ = context;
+    }
+
+    void set_context(void* context) noexcept { context_ = context; }
+
+    // Any thread. The object stays until as many release() calls came. When it is closed, all that
+    // can be done with it is refused.
+    void retain() noexcept { references_.fetch_add(1, detail::memory_order_relaxed); }
+
+    void release() noexcept {
+        if (references_.fetch_sub(1, detail::memory_order_acq_rel) == 1) {
+            delete this;
+        }
+    }
+
+  private:
+    friend class Listener;
+
+    enum class State : std::uint8_t { open, closing, closing_down, closed };
+
+    static constexpr std::chrono::milliseconds first_delay{1};
+    static constexpr std::chrono::milliseconds last_delay{32};
+
+    struct Piece {
+        memory::Buffer buffer;
+        std::size_t size;
+    };
+
+    // A callback runs; what it writes goes out at its end.
+    class Callback {
+      public:
+        explicit Callback(StreamTransport& transport) noexcept : transport_(transport) {
+            ++transport_.depth_;
+        }
+
+        Callback(const Callback&) = delete;
+        Callback& operator=(const Callback&) = delete;
+
+        ~Callback() {
+            --transport_.depth_;
+            transport_.flush();
+        }
+
+      private:
+        StreamTransport& transport_;
+    };
+
+    StreamTransport(Transports& transports, Handle handle) noexcept
+        : transports_(transports),
+          handle_(handle),
+          receive_(*this),
+          send_(*this),
+          send_several_(*this),
+          watch_(*this),
+          close_(*this),
+          later_(*this) {
+        receive_.fd = send_.fd = send_several_.fd = watch_.fd = close_.fd = handle;
+        receive_.pool = &transports.input();
+    }
+
+    ~StreamTransport() = default;
+
+    [[nodiscard]] reactor::Reactor& reactor() noexcept { return transports_.reactor(); }
+
+    void attach(const Protocol& protocol, void* context) noexcept {
+        set_protocol(protocol, context);
+        transports_.add(*this);
+    }
+
+    void reactor_goes() noexcept override { close_down(ECANCELED); }
+
+    // Input.
+
+    void begin() {
+        begun_ = true;
+        if (state_ == State::open && protocol_->connected != nullptr) {
+            const Callback running(*this);
+            protocol_->connected(context_, this);
+        }
+        receive();
+    }
+
+    void go_on() {
+        if (!begun_) {
+            begin();
+            return;
+        }
+        while (is_reading() && !kept_.empty()) {
+            Piece piece = std::move(kept_.front());
+            kept_.erase(kept_.begin());  // seldom, and few
+            deliver(std::move(piece.buffer), piece.size);
+        }
+        if (is_reading() && end_) {
+            on_end(*std::exchange(end_, std::nullopt));
+        }
+        receive();
+    }
+
+    void go_on_later(reactor::Clock::duration delay) noexcept {
+        try {
+            reactor().set(later_, reactor::Clock::now() + delay);
+        } catch (const std::bad_alloc&) {
+            close_down(ENOMEM);
+        }
+    }
+
+    void receive() noexcept {
+        if (is_reading() && !ended_ && !end_ && !receive_.in_flight()) {
+            reactor().start(receive_);
+        }
+    }
+
+    void on_received(reactor::Completion&& completion) {
+        const std::int64_t result = completion.result;
+        if (state_ >= State::closing_down) {
+            return;
+        }
+        if (state_ == State::closing) {
+            // Dropped; but a reset ends the flush as well.
+            if (result < 0 && result != -ECANCELED && result != -ENOBUFS) {
+                close_down(static_cast<int>(-result));
+            }
+        } else if (result > 0) {
+            delay_ = first_delay;
+            const auto size = static_cast<std::size_t>(result);
+            if (paused_ || !kept_.empty()) {
+                keep(std::move(completion.buffer), size);
+            } else {
+                deliver(std::move(completion.buffer), size);
+            }
+        } else if (result == -ECANCELED) {
+            receive();  // paused; and perhaps resumed since
+        } else if (result == -ENOBUFS) {
+            ++transports_.stats().no_buffers;
+            go_on_later(delay_);
+            delay_ = std::min(delay_ * 2, last_delay);
+        } else if (paused_ || !kept_.empty()) {
+            end_ = static_cast<int>(-result);
+        } else {
+            on_end(static_cast<int>(-result));
+        }
+    }
+
+    void keep(memory::Buffer&& buffer, std::size_t size) noexcept {
+        try {
+            kept_.push_back({std::move(buffer), size});
+        } catch (const std::bad_alloc&) {
+            close_down(ENOMEM);
+        }
+    }
+
+    void deliver(memory::Buffer&& buffer, std::size_t size) {
+        const Callback running(*this);
+        current_ = std::move(buffer);
+        protocol_->received(context_, this, current_.bytes().data(), size);
+        current_.reset();
+    }
+
+    // No more will come: the peer's end, or an error.
+    void on_end(int error) {
+        if (error != 0) {
+            close_down(error);
+            return;
+        }
+        ended_ = true;
+        bool stays = false;
+        if (protocol_->ended != nullptr) {
+            const Callback running(*this);
+            stays = protocol_->ended(context_, this) != 0;
+        }
+        if (!stays || write_ends_) {
+            close();
+        } else if (state_ == State::open) {
+            // Nothing is received any more that would tell of a reset.
+            reactor().start(watch_);
+        }
+    }
+
+    void on_watched(reactor::Completion&& completion) {
+        // Some kernels tell of the peer's end as well, which is known.
+        if (state_ < State::closing_down && completion.result > 0 &&
+            sockets::has_failed(static_cast<unsigned>(completion.result))) {
+            const int error = sockets::take_error(handle_);
+            if (error != 0 || !write_ended_) {
+                close_down(error != 0 ? error : EPIPE);
+            }
+        }
+    }
+
+    void drop_input() noexcept {
+        kept_.clear();
+        end_.reset();
+        reactor().unset(later_);
+    }
+
+    // Output.
+
+    [[nodiscard]] bool can_write() const noexcept { return state_ == State::open && !write_ends_; }
+
+    int written() noexcept {
+        above_ = above_ || unsent() > high_;
+        flush();
+        return above_ ? above_high_water : below_high_water;
+    }
+
+    // Sends what was gathered, if it may; and does what waits until all has gone.
+    void flush() noexcept {
+        if (depth_ != 0 || corks_ != 0 || sending_ || state_ >= State::closing_down) {
+            return;
+        }
+        if (!gathered_.empty()) {
+            swap(gathered_, flight_);
+            send();
+        } else if (state_ == State::closing) {
+            if (!ended_) {
+                sockets::discard_input(handle_);
+            }
+            close_down(0);
+        } else if (write_ends_ && !write_ended_) {
+            write_ended_ = true;
+            sockets::shut_down_write(handle_);
+            if (ended_) {
+                close();
+            }
+        }
+    }
+
+    void send() noexcept {
+        constexpr std::size_t most = 1024;  // IOV_MAX
+        const std::span<const Slice> slices = flight_.slices();
+        sending_ = true;
+        if (slices.size() == 1) {
+            send_.from = {static_cast<const std::byte*>(slices[0].iov_base), slices[0].iov_len};
+            reactor().start(send_);
+        } else {
+            send_several_.from = slices.first(std::min(slices.size(), most));
+            reactor().start(send_several_);
+        }
+    }
+
+    void on_sent(reactor::Completion&& completion) {
+        sending_ = false;
+        if (state_ >= State::closing_down) {
+            flight_.clear();
+            return;
+        }
+        if (completion.result < 0) {
+            flight_.clear();
+            close_down(static_cast<int>(-completion.result));
+            return;
+        }
+        flight_.consume(static_cast<std::size_t>(completion.result));
+        if (!flight_.empty()) {
+            send();
+        } else {
+            flush();
+        }
+        if (above_ && unsent() <= low_ && state_ < State::closing_down) {
+            above_ = false;
+            if (can_write() && protocol_->writable != nullptr) {
+                const Callback running(*this);
+                protocol_->writable(context_, this);
+            }
+        }
+    }
+
+    // The end.
+
+    void close_down(int error) noexcept {
+        if (state_ >= State::closing_down) {
+            return;
+        }
+        state_ = State::closing_down;
+        error_ = error;
+        gathered_.clear();
+        drop_input();
+        reactor().start(close_);
+    }
+
+    void on_closed(reactor::Completion&& completion) {
+        if (completion.result == -ECANCELED || completion.result == -ENOMEM) {
+            sockets::close(handle_);  // the reactor goes, or could not
+        }
+        state_ = State::closed;
+        flight_.clear();
+        transports_.remove(*this);
+        if (protocol_ != nullptr) {
+            protocol_->closed(context_, this, error_);
+        }
+        release();
+    }
+
+    Transports& transports_;
+    const Handle handle_;
+    State state_ = State::open;
+    bool begun_ = false;
+    bool paused_ = false;
+    bool ended_ = false;        // the peer's end came
+    bool write_ends_ = false;   // ours was asked for
+    bool write_ended_ = false;  // and has gone out
+    bool sending_ = false;
+    bool above_ = false;  // `writable` is due
+    unsigned depth_ = 0;
+    unsigned corks_ = 0;
+    int error_ = 0;
+    detail::atomic<std::uint32_t> references_{1};
+    const Protocol* protocol_ = nullptr;
+    void* context_ = nullptr;
+    std::size_t high_ = std::size_t{64} * 1024;
+    std::size_t low_ = std::size_t{16} * 1024;
+    Output gathered_;
+    Output flight_;
+    memory::Buffer current_;
+    std::vector<Piece> kept_;
+    std::optional<int> end_;
+    std::chrono::milliseconds delay_ = first_delay;
+
+    Part<reactor::RecvMultishot, StreamTransport, &StreamTransport::on_received> receive_;
+    Part<reactor::Send, StreamTransport, &StreamTransport::on_sent> send_;
+    Part<reactor::SendV, StreamTransport, &StreamTransport::on_sent> send_several_;
+    Part<reactor::PollFdMultishot, StreamTransport, &StreamTransport::on_watched> watch_;
+    Part<reactor::Close, StreamTransport, &StreamTransport::on_closed> close_;
+    TimerPart<StreamTransport, &StreamTransport::go_on> later_;
+};
+
+}  // namespace flowcoro::transport

@@ -1,0 +1,168 @@
+// Transports: what the transports and listeners of one reactor share.
+//
+// It is a companion of the reactor (see reactor.hpp): made when the first transport is, told when
+// the reactor goes, which ends all of them with ECANCELED, and destroyed when nothing is in flight
+// any more.
+//
+// Protocol: all fields are the reactor's thread's. members_ is every transport and listener whose
+// descriptor is not closed yet; each takes itself out.
+#pragma once
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "flowcoro/memory/buffer_pool.hpp"
+#include "flowcoro/reactor/reactor.hpp"
+
+namespace flowcoro::transport {
+
+struct TransportsOptions {
+    // Of a buffer that is received into, and of one that output is gathered in.
+    std::size_t buffer_size = 16 * 1024;
+
+    // How many may be received into at a time, those that protocols keep included.
+    std::size_t max_buffers = memory::BufferPool::no_limit;
+};
+
+// One part of a transport or listener: an operation whose completions are its method's.
+template <typename Kind, typename Owner, void (Owner::*method)(reactor::Completion&&)>
+struct Part : Kind {
+    explicit Part(Owner& of) noexcept : Kind(&Part::handle), owner(of) {}
+
+    static void handle(reactor::Operation& self, reactor::Completion&& completion) {
+        (static_cast<Part&>(self).owner.*method)(std::move(completion));
+    }
+
+    Owner& owner;
+};
+
+template <typename Owner, void (Owner::*method)()>
+struct TimerPart : reactor::Timer {
+    explicit TimerPart(Owner& of) noexcept : Timer(&TimerPart::handle), owner(of) {}
+
+    static void handle(reactor::Timer& self) { (static_cast<TimerPart&>(self).owner.*method)(); }
+
+    Owner& owner;
+};
+
+class Transports final : public reactor::Companion {
+  public:
+    // What has a descriptor and ends with the reactor.
+    class Member {
+      public:
+        Member(const Member&) = delete;
+        Member& operator=(const Member&) = delete;
+
+      protected:
+        Member() noexcept = default;
+        ~Member() = default;
+
+      private:
+        friend class Transports;
+
+        virtual void reactor_goes() noexcept = 0;
+
+        Member* before_ = nullptr;
+        Member* after_ = nullptr;
+    };
+
+    // Counted since the start.
+    struct Stats {
+        std::size_t open = 0;             // now: transports and listeners
+        std::uint64_t no_buffers = 0;     // receives that waited for a buffer of the pool
+        std::uint64_t accept_delays = 0;  // times that accepting waited for what it lacked
+    };
+
+    explicit Transports(reactor::Reactor& reactor, const TransportsOptions& options = {})
+        : reactor_(reactor),
+          input_(std::make_unique<memory::BufferPool>(options.buffer_size, options.max_buffers)),
+          output_(std::make_unique<memory::BufferPool>(options.buffer_size)) {}
+
+    ~Transports() override {
+        retire(std::move(input_));
+        retire(std::move(output_));
+    }
+
+    // Those of a reactor; made if there are none, and only then with these options. Throws
+    // std::bad_alloc.
+    static Transports& of(reactor::Reactor& reactor, const TransportsOptions& options = {}) {
+        return reactor.companion<Transports>(options);
+    }
+
+    [[nodiscard]] reactor::Reactor& reactor() noexcept { return reactor_; }
+
+    [[nodiscard]] memory::BufferPool& input() noexcept { return *input_; }
+
+    [[nodiscard]] memory::BufferPool& output() noexcept { return *output_; }
+
+    [[nodiscard]] Stats& stats() noexcept { return stats_; }
+
+    // Throws std::system_error with ECANCELED when the reactor is about to go.
+    void check_going() const {
+        if (stopping_) {
+            throw std::system_error(ECANCELED, std::generic_category(), "the reactor goes");
+        }
+    }
+
+    [[nodiscard]] bool is_stopping() const noexcept { return stopping_; }
+
+    void add(Member& member) noexcept {
+        member.before_ = nullptr;
+        member.after_ = members_;
+        if (members_ != nullptr) {
+            members_->before_ = &member;
+        }
+        members_ = &member;
+        ++stats_.open;
+    }
+
+    void remove(Member& member) noexcept {
+        (member.before_ != nullptr ? member.before_->after_ : members_) = member.after_;
+        if (member.after_ != nullptr) {
+            member.after_->before_ = member.before_;
+        }
+        --stats_.open;
+    }
+
+    // They begin to close, and none leaves the list before the reactor has closed its descriptor.
+    void stop() noexcept override {
+        stopping_ = true;
+        for (Member* each = members_; each != nullptr; each = each->after_) {
+            each->reactor_goes();
+        }
+    }
+
+  private:
+    // Whoever still has a buffer of a pool may use it: the pool stays, until it is found to be
+    // unused when another one goes.
+    static void retire(std::unique_ptr<memory::BufferPool> pool) noexcept {
+        static std::mutex mutex;
+        static auto* const retired = new std::vector<std::unique_ptr<memory::BufferPool>>();
+        const std::lock_guard lock(mutex);
+        std::erase_if(*retired, [](const auto& each) { return each->stats().live == 0; });
+        if (pool->stats().live != 0) {
+            try {
+                retired->push_back(nullptr);
+                retired->back() = std::move(pool);
+            } catch (const std::bad_alloc&) {
+                static_cast<void>(pool.release());
+            }
+        }
+    }
+
+    reactor::Reactor& reactor_;
+    std::unique_ptr<memory::BufferPool> input_;
+    std::unique_ptr<memory::BufferPool> output_;
+    Member* members_ = nullptr;
+    Stats stats_;
+    bool stopping_ = false;
+};
+
+}  // namespace flowcoro::transport
