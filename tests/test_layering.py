@@ -34,7 +34,7 @@ MAY_IMPORT = {
 CORE_LAYERS = [
     {"errors", "hookspecs", "_backoff", "_deadline", "_describe"},
     {"_native"},
-    {"_waiting"},
+    {"_headers", "_waiting"},
     {"lockfree", "memory", "reactor", "scheduler"},
     {"config"},
     {"plugins"},

@@ -1,4 +1,5 @@
-// What Python may know of flowcoro/reactor/: which backends there are.
+// What Python may know of flowcoro/reactor/: which backends there are, and a reactor to run. Where
+// there is none yet, the rest is missing as well.
 #include <string>
 
 #include "bindings.hpp"
@@ -40,12 +41,37 @@ nb::object why_not(const char* /*name*/) {
 
 }  // namespace
 
+#if !defined(__linux__)
+
+namespace {
+
+// Cannot be made.
+struct NoReactor {};
+
+}  // namespace
+
+void bind_reactor_object(nb::module_& module) {
+    nb::class_<NoReactor>(module, "Reactor")
+        .def(
+            "__init__",
+            [](NoReactor* /*self*/, const char* /*name*/) {
+                throw nb::value_error("there is no reactor for this platform yet");
+            },
+            nb::arg("name").none() = nb::none());
+}
+
+void bind_native_api(nb::module_& /*module*/) {}
+
+#endif
+
 void bind_reactor(nb::module_& module) {
     module.def("reactor_available", &available, nb::sig("def reactor_available() -> list[str]"),
                "The reactor backends that can be used here and now, the preferred first.");
     module.def("reactor_why_not", &why_not, nb::arg("name"),
                nb::sig("def reactor_why_not(name: str) -> str | None"),
                "Why a reactor backend cannot be used; `None` when it can.");
+    bind_reactor_object(module);
+    bind_native_api(module);
 }
 
 }  // namespace flowcoro::bindings

@@ -12,8 +12,10 @@ namespace nb = nanobind;
 void bind_build_info(nb::module_& module);
 void bind_lockfree(nb::module_& module);
 void bind_memory(nb::module_& module);
+void bind_native_api(nb::module_& module);
 void bind_object_pool(nb::module_& module);  // of memory/, called by bind_memory
 void bind_reactor(nb::module_& module);
+void bind_reactor_object(nb::module_& module);  // of reactor/ as well, called by bind_reactor
 void bind_scheduler(nb::module_& module);
 void bind_waiter(nb::module_& module);
 

@@ -23,6 +23,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from flowcoro._headers import get_cmake_dir, get_include
     from flowcoro.app import (
         App,
         Component,
@@ -47,6 +48,8 @@ __all__ = [
     "HealthStatus",
     "Named",
     "__version__",
+    "get_cmake_dir",
+    "get_include",
     "hookimpl",
     "hookspec",
     "run",
@@ -61,6 +64,8 @@ _HOMES = {
     "Health": "flowcoro.app",
     "HealthStatus": "flowcoro.app",
     "Named": "flowcoro.app",
+    "get_cmake_dir": "flowcoro._headers",
+    "get_include": "flowcoro._headers",
     "hookimpl": "flowcoro.hookspecs",
     "hookspec": "flowcoro.hookspecs",
     "run": "flowcoro.loops",

@@ -931,6 +931,98 @@ def reactor_available() -> list[str]:
 def reactor_why_not(name: str) -> str | None:
     """Why a reactor backend cannot be used; `None` when it can."""
 
+@final
+class Reactor:
+    """A native reactor, for native protocols to be attached to.
+
+    It belongs to the thread that first runs it, which alone may run and close it; what other
+    threads may call says so. Event loops have one of their own: who has a loop needs no `Reactor`.
+
+    Args:
+        name: The backend's name, such as `epoll`; `None` for the environment's `FLOWCORO_REACTOR` or
+            the first of `available`.
+
+    Raises:
+        ValueError: There is no such backend here.
+        OSError: The kernel refuses it, with its reason.
+    """
+
+    def __init__(self, name: str | None = None) -> None: ...
+    def run_once(self, timeout: float | None = None) -> int:
+        """Wait until something happens, and have it handled.
+
+        That is: until an operation completes, a timer is due, a function was posted, somebody calls
+        `wake`, a signal comes, or the time is over. The GIL is released meanwhile.
+
+        Args:
+            timeout: At most so many seconds; 0 only looks, `None` waits for ever.
+
+        Returns:
+            How many completions, timers and posted functions were handled; 0 also after `wake`.
+
+        Raises:
+            RuntimeError: It is closed or running already, or it belongs to another thread or process.
+            TypeError: The timeout is no number.
+            ValueError: The timeout is negative or NaN.
+        """
+
+    def run(self) -> None:
+        """Do as `run_once` does, without Python in between, until `stop` is called.
+
+        Signal handlers of Python run meanwhile, if this is the main thread; what one raises ends it.
+
+        Raises:
+            RuntimeError: As for `run_once`.
+        """
+
+    def stop(self) -> None:
+        """Make `run` return, or the next one if none is running. Any thread may."""
+
+    def wake(self) -> None:
+        """Make a `run_once` that waits return, or the next one.
+
+        Any thread may. Nothing happens when it is closed.
+        """
+
+    def close(self) -> None:
+        """End all that it has; nothing happens when that was done before.
+
+        Functions that were posted are called, what is in flight is cancelled, and the native protocols
+        on it are told that they are closed, before this returns.
+
+        Raises:
+            RuntimeError: It is running, or it belongs to another thread.
+        """
+
+    @property
+    def name(self) -> str:
+        """The backend's name."""
+
+    @property
+    def in_flight(self) -> int:
+        """How many operations the kernel was asked for that have not ended.
+
+        Raises:
+            RuntimeError: It belongs to another thread or process.
+        """
+
+    def __enter__(self) -> Self:
+        """Return the reactor.
+
+        Raises:
+            RuntimeError: It is closed.
+        """
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
+
+native_api: object
+
 class Handle(Generic[_R_co]):
     """A task on a scheduler, and what came of it.
 

@@ -3,12 +3,14 @@
 A reactor submits operations to the kernel and reaps their completions. Its backends are
 `io_uring`, where the kernel offers and allows what is needed, and `epoll`; the environment's
 `FLOWCORO_REACTOR` names one. The reactor itself is native (`core/native/include/flowcoro/reactor`):
-here Python learns which backends it can have.
+here Python learns which backends it can have, and runs one for the native protocols that other
+extensions attach to it (`flowcoro/native_api.h`).
 """
 
 from flowcoro import _native
+from flowcoro._native import Reactor
 
-__all__ = ["available", "why_not"]
+__all__ = ["Reactor", "available", "why_not"]
 
 
 def available() -> list[str]:

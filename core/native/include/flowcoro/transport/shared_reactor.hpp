@@ -106,10 +106,16 @@ class SharedReactor final : public ::flowcoro_reactor {
         delete std::exchange(reactor_, nullptr);
     }
 
-    // Gives the reactor's memory up: for who may not destroy it, as its thread is another.
-    void abandon() noexcept {
+    // For who drops it on another thread than its own, which is not running it. False when
+    // operations are in flight: the kernel may write to their memory, so all of it is given up.
+    bool end() noexcept {
         shut_gate();
-        reactor_ = nullptr;
+        reactor::Reactor* const reactor = std::exchange(reactor_, nullptr);
+        if (reactor == nullptr || reactor->in_flight() == 0) {
+            delete reactor;
+            return true;
+        }
+        return false;
     }
 
     // Any thread. Has the function called on the reactor's thread, after what was posted before.

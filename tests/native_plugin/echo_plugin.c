@@ -1,0 +1,211 @@
+/* An echo server on a reactor of FlowCoro. Python starts and stops it; the bytes never see Python.
+ * docs/guide/native-plugins.md shows the marked parts. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+/* --8<-- [start:import] */
+#include "flowcoro/native_api.h"
+
+static const flowcoro_native_api* api;
+/* --8<-- [end:import] */
+
+/* Written on the reactor's thread, read by stats() on any. */
+static atomic_ullong accepted, echoed, closed, failed, serving;
+
+/* --8<-- [start:protocol] */
+static void on_received(void* context, flowcoro_transport* transport,
+                        const void* bytes, size_t size) {
+    /* Moves the buffer that came back out: no copy. */
+    flowcoro_buffer* buffer = api->take_buffer(transport);
+    (void)context;
+    (void)bytes;
+    atomic_fetch_add(&echoed, size);
+    switch (api->write_buffer(transport, buffer, 0, size)) {
+        case 0:
+            break;
+        case FLOWCORO_ABOVE_HIGH_WATER: /* the peer does not read */
+            api->pause_reading(transport);
+            break;
+        default:
+            api->abort(transport, 0);
+    }
+}
+
+static void on_writable(void* context, flowcoro_transport* transport) {
+    (void)context;
+    api->resume_reading(transport);
+}
+
+static void on_closed(void* context, flowcoro_transport* transport, int error) {
+    (void)context;
+    (void)transport;
+    atomic_fetch_add(error == 0 ? &closed : &failed, 1);
+    atomic_fetch_sub(&serving, 1);
+}
+
+static const flowcoro_protocol echo = {
+    .size = sizeof(flowcoro_protocol),
+    .received = on_received,
+    .writable = on_writable,
+    .closed = on_closed,
+};
+/* --8<-- [end:protocol] */
+
+/* --8<-- [start:acceptor] */
+static int on_accepted(void* context, flowcoro_transport* transport,
+                       const flowcoro_protocol** protocol,
+                       void** protocol_context) {
+    (void)context;
+    (void)transport;
+    *protocol = &echo;
+    *protocol_context = NULL;
+    atomic_fetch_add(&accepted, 1);
+    atomic_fetch_add(&serving, 1);
+    return 0;
+}
+
+static void on_listener_closed(void* context, flowcoro_listener* listener,
+                               int error) {
+    (void)context;
+    (void)listener;
+    (void)error;
+    atomic_fetch_sub(&serving, 1);
+}
+
+static const flowcoro_acceptor acceptor = {
+    .size = sizeof(flowcoro_acceptor),
+    .accepted = on_accepted,
+    .closed = on_listener_closed,
+};
+/* --8<-- [end:acceptor] */
+
+/* --8<-- [start:serve] */
+typedef struct {
+    flowcoro_reactor* reactor;
+    flowcoro_handle descriptor;
+} request;
+
+/* On the reactor's thread. */
+static void start(void* context) {
+    request* asked = context;
+    if (api->listen(asked->reactor, asked->descriptor, &acceptor, NULL, NULL) != 0) {
+        atomic_fetch_sub(&serving, 1);
+    }
+    api->reactor_release(asked->reactor);
+    free(asked);
+}
+
+/* serve(reactor, descriptor): any thread. The listening socket is the
+ * server's from now on. */
+static PyObject* serve(PyObject* module, PyObject* arguments) {
+    PyObject* object;
+    int descriptor, error;
+    request* asked;
+    flowcoro_reactor* reactor;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "Oi:serve", &object, &descriptor)) {
+        return NULL;
+    }
+    reactor = api->reactor_of(object);
+    if (reactor == NULL) {
+        return NULL;
+    }
+    asked = malloc(sizeof *asked);
+    if (asked == NULL) {
+        return PyErr_NoMemory();
+    }
+    asked->reactor = reactor;
+    asked->descriptor = descriptor;
+    api->reactor_retain(reactor);
+    atomic_fetch_add(&serving, 1);
+    error = api->post(reactor, start, asked);
+    if (error != 0) {
+        atomic_fetch_sub(&serving, 1);
+        api->reactor_release(reactor);
+        free(asked);
+        errno = -error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    Py_RETURN_NONE;
+}
+/* --8<-- [end:serve] */
+
+/* What has not been told that it is closed is still in use: `serving` is 0 when all is over. */
+static PyObject* stats(PyObject* module, PyObject* nothing) {
+    (void)module;
+    (void)nothing;
+    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K}", "accepted", atomic_load(&accepted), "echoed",
+                         atomic_load(&echoed), "closed", atomic_load(&closed), "failed",
+                         atomic_load(&failed), "serving", atomic_load(&serving));
+}
+
+/* For the tests: how the table answers to arguments that are wrong. */
+static PyObject* misuse(PyObject* module, PyObject* object) {
+    flowcoro_reactor* reactor = api->reactor_of(object);
+    flowcoro_protocol half = {.size = sizeof half, .received = on_received};
+    flowcoro_transport* transport = NULL;
+    flowcoro_timer* timer = NULL;
+    size_t room = 1;
+    (void)module;
+    if (reactor == NULL) {
+        return NULL;
+    }
+    if (api->write(NULL, "x", 1) != -EINVAL || api->close(NULL) != -EINVAL ||
+        api->write_buffer(NULL, NULL, 0, 1) != -EINVAL || api->stop(NULL) != -EINVAL ||
+        api->take_buffer(NULL) != NULL || api->descriptor(NULL) != -1 ||
+        api->prepare(NULL, 1, &room) != NULL || room != 0 || api->commit(NULL, 1) != -EINVAL ||
+        api->set_write_limits(NULL, 1, 0) != -EINVAL || api->unsent(NULL) != 0 ||
+        api->local_address(NULL, NULL, NULL) != -EINVAL || api->context(NULL) != NULL ||
+        api->set_protocol(NULL, &echo, NULL) != -EINVAL || api->buffer_bytes(NULL) != NULL ||
+        api->buffer_size(NULL) != 0 || api->buffer_retain(NULL) != NULL ||
+        api->post(NULL, start, NULL) != -EINVAL || api->post(reactor, NULL, NULL) != -EINVAL ||
+        api->timer_set(NULL, 0) != -EINVAL || api->timer_unset(NULL) != -EINVAL ||
+        api->timer_create(reactor, NULL, NULL, &timer) != -EINVAL) {
+        PyErr_SetString(PyExc_AssertionError, "a null argument was not refused");
+        return NULL;
+    }
+    api->retain(NULL);
+    api->release(NULL);
+    api->buffer_release(NULL);
+    api->timer_destroy(NULL);
+    api->reactor_retain(NULL);
+    api->reactor_release(NULL);
+    if (api->adopt(NULL, 0, &echo, NULL, &transport) != -EINVAL ||
+        api->adopt(reactor, 0, NULL, NULL, &transport) != -EINVAL ||
+        api->adopt(reactor, 0, &half, NULL, &transport) != -EINVAL ||
+        api->adopt(reactor, -1, &echo, NULL, &transport) != -EBADF ||
+        api->listen(reactor, -1, &acceptor, NULL, NULL) != -EBADF ||
+        api->listen(reactor, -1, NULL, NULL, NULL) != -EINVAL || transport != NULL) {
+        PyErr_SetString(PyExc_AssertionError, "a wrong argument was not refused");
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {
+    {"serve", serve, METH_VARARGS, "Echo on a listening socket, which becomes the server's."},
+    {"stats", stats, METH_NOARGS, "What happened so far."},
+    {"misuse", misuse, METH_O, "Check how the table answers to wrong arguments."},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    .m_base = PyModuleDef_HEAD_INIT,
+    .m_name = "echo_plugin",
+    .m_size = -1,
+    .m_methods = methods,
+};
+
+/* --8<-- [start:init] */
+PyMODINIT_FUNC PyInit_echo_plugin(void) {
+    api = flowcoro_native_api_import();
+    if (api == NULL) {
+        return NULL; /* an ImportError says why */
+    }
+    return PyModule_Create(&definition);
+}
+/* --8<-- [end:init] */
