@@ -80,7 +80,7 @@ SharedReactor& ReactorObject::shared() const {
 }
 
 std::size_t ReactorObject::run_once(Deadline deadline) {
-    check_process();
+    check_open();
     std::optional<reactor::Clock::duration> timeout;
     if (deadline) {
         timeout = std::max(*deadline - reactor::Clock::now(), reactor::Clock::duration::zero());
@@ -96,7 +96,7 @@ std::size_t ReactorObject::run_once(Deadline deadline) {
 }
 
 void ReactorObject::run() {
-    check_process();
+    check_open();
     for (;;) {
         SharedReactor::Refusal refusal{};
         bool stopped = false;
@@ -127,7 +127,7 @@ void ReactorObject::close() {
     SharedReactor::Refusal refusal{};
     if (is_of_parent()) {
         shared_->close_in_child();
-    } else {
+    } else if (!closed_.load(detail::memory_order_acquire)) {
         const nb::gil_scoped_release callbacks_may_take_it;
         refusal = shared_->close();
     }
@@ -214,13 +214,14 @@ Returns:
     How many completions, timers and posted functions were handled; 0 also after `wake`.
 
 Raises:
-    RuntimeError: It is closed or running already, or it belongs to another thread or process.
+    RuntimeError: It is closed or running, or it belongs to another thread or process.
     TypeError: The timeout is no number.
     ValueError: The timeout is negative or NaN.)")
         .def("run", &ReactorObject::run, nb::sig("def run(self) -> None"),
              R"(Do as `run_once` does, without Python in between, until `stop` is called.
 
-Signal handlers of Python run meanwhile, if this is the main thread; what one raises ends it.
+Signal handlers of Python run meanwhile, if this is the main thread; what one raises ends
+it.
 
 Raises:
     RuntimeError: As for `run_once`.)")
@@ -236,8 +237,8 @@ void bind_life(nb::class_<ReactorObject>& type) {
     type.def("close", &ReactorObject::close, nb::sig("def close(self) -> None"),
              R"(End all that it has; nothing happens when that was done before.
 
-Functions that were posted are called, what is in flight is cancelled, and the native protocols
-on it are told that they are closed, before this returns.
+Functions that were posted are called, what is in flight is cancelled, and the native
+protocols on it are told that they are closed, before this returns.
 
 Raises:
     RuntimeError: It is running, or it belongs to another thread.)")
@@ -268,11 +269,11 @@ void bind_reactor_object(nb::module_& module) {
                                    R"(A native reactor, for native protocols to be attached to.
 
 It belongs to the thread that first runs it, which alone may run and close it; what other
-threads may call says so. Event loops have one of their own: who has a loop needs no `Reactor`.
+threads may call says so.
 
 Args:
-    name: The backend's name, such as `epoll`; `None` for the environment's `FLOWCORO_REACTOR` or
-        the first of `available`.
+    name: The backend's name, such as `epoll`; `None` for the environment's `FLOWCORO_REACTOR`,
+        or the first of `available`.
 
 Raises:
     ValueError: There is no such backend here.

@@ -936,11 +936,11 @@ class Reactor:
     """A native reactor, for native protocols to be attached to.
 
     It belongs to the thread that first runs it, which alone may run and close it; what other
-    threads may call says so. Event loops have one of their own: who has a loop needs no `Reactor`.
+    threads may call says so.
 
     Args:
-        name: The backend's name, such as `epoll`; `None` for the environment's `FLOWCORO_REACTOR` or
-            the first of `available`.
+        name: The backend's name, such as `epoll`; `None` for the environment's `FLOWCORO_REACTOR`,
+            or the first of `available`.
 
     Raises:
         ValueError: There is no such backend here.
@@ -961,7 +961,7 @@ class Reactor:
             How many completions, timers and posted functions were handled; 0 also after `wake`.
 
         Raises:
-            RuntimeError: It is closed or running already, or it belongs to another thread or process.
+            RuntimeError: It is closed or running, or it belongs to another thread or process.
             TypeError: The timeout is no number.
             ValueError: The timeout is negative or NaN.
         """
@@ -969,7 +969,8 @@ class Reactor:
     def run(self) -> None:
         """Do as `run_once` does, without Python in between, until `stop` is called.
 
-        Signal handlers of Python run meanwhile, if this is the main thread; what one raises ends it.
+        Signal handlers of Python run meanwhile, if this is the main thread; what one raises ends
+        it.
 
         Raises:
             RuntimeError: As for `run_once`.
@@ -987,8 +988,8 @@ class Reactor:
     def close(self) -> None:
         """End all that it has; nothing happens when that was done before.
 
-        Functions that were posted are called, what is in flight is cancelled, and the native protocols
-        on it are told that they are closed, before this returns.
+        Functions that were posted are called, what is in flight is cancelled, and the native
+        protocols on it are told that they are closed, before this returns.
 
         Raises:
             RuntimeError: It is running, or it belongs to another thread.
