@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import tarfile
 import time
@@ -25,6 +26,8 @@ from _environments import (
     make_environment,
     run,
 )
+
+INCLUDE = ROOT / "core" / "native" / "include"
 
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(900)]
 
@@ -177,6 +180,45 @@ def test_the_native_wheel_works_on_every_python(version: str, tmp_path: Path, wh
     )  # fmt: skip
 
 
+CONSUMER = """
+cmake_minimum_required(VERSION 3.25)
+project(hello LANGUAGES CXX)
+find_package(flowcoro 0.1 CONFIG REQUIRED)
+find_package(Threads REQUIRED)
+add_executable(hello main.cpp)
+target_link_libraries(hello PRIVATE flowcoro::native Threads::Threads)
+"""
+
+
+def test_extensions_are_built_against_the_wheel(tmp_path: Path, wheels: Path, python: str) -> None:
+    """Headers and the CMake package, where only the wheel is: a plugin in C, a program in C++."""
+    binaries = make_environment(tmp_path / "venv", python)
+    find = ("--find-links", wheels, "--constraint", CONSTRAINTS)
+    run(binaries / "pip", "install", "--quiet", *find, "flowcoro")
+    code = "import flowcoro; print(flowcoro.get_cmake_dir())"
+    root = f"-Dflowcoro_ROOT={run(binaries / 'python', '-c', code, cwd=tmp_path).strip()}"
+    assert str(tmp_path) in root
+
+    plugin = tmp_path / "plugin"
+    source = ROOT / "tests" / "native_plugin"
+    interpreter = f"-DPython_EXECUTABLE={binaries / 'python'}"
+    run("cmake", "-S", source, "-B", plugin, "-G", "Ninja", root, interpreter)
+    run("cmake", "--build", plugin)
+    code = (
+        "import echo_plugin; from flowcoro.reactor import Reactor; "
+        "echo_plugin.misuse(Reactor()); print(echo_plugin.stats())"
+    )
+    assert "'serving': 0" in run(binaries / "python", "-c", code, cwd=plugin)
+
+    program = tmp_path / "program"
+    program.mkdir()
+    (program / "CMakeLists.txt").write_text(CONSUMER, encoding="utf-8")
+    shutil.copy(ROOT / "core/native/examples/project/main.cpp", program)
+    run("cmake", "-S", program, "-B", program / "build", "-G", "Ninja", root)
+    run("cmake", "--build", program / "build")
+    assert "Hello from a worker" in run(program / "build" / "hello")
+
+
 def test_the_source_distribution_builds_the_same_wheel(
     tmp_path: Path, wheels: Path, python: str
 ) -> None:
@@ -200,4 +242,10 @@ def test_the_source_distribution_builds_the_same_wheel(
     assert contents[0] == contents[1]
     assert any(name.endswith("_demo/app.py") for name in contents[0])
     assert any(name.endswith("_native.pyi") for name in contents[0])
+    assert "flowcoro/_include/flowcoro/native_api.h" in contents[0]
+    assert "flowcoro/_include/flowcoro/transport/protocol.h" in contents[0]
+    assert "flowcoro/_cmake/flowcoroConfig.cmake" in contents[0]
+    headers = sorted(str(p.relative_to(INCLUDE)) for p in INCLUDE.rglob("*.h*"))
+    installed = [n.removeprefix("flowcoro/_include/") for n in contents[0] if "/_include/" in n]
+    assert installed == headers
     assert any(name.endswith("licenses/LICENSE") for name in contents[0])

@@ -120,17 +120,11 @@ bool is_whole(const flowcoro_protocol* protocol) noexcept {
 
 // Reactors.
 
-SharedReactor* shared_of(PyObject* object) {
-    if (nb::isinstance<ReactorObject>(object)) {
-        return &nb::inst_ptr<ReactorObject>(object)->shared();
-    }
-    const nb::object inner = nb::steal(PyObject_GetAttrString(object, "__flowcoro_reactor__"));
-    if (!inner.is_valid() || !nb::isinstance<ReactorObject>(inner)) {
-        PyErr_Format(PyExc_TypeError, "a flowcoro.reactor.Reactor is needed, not '%.200s'",
-                     Py_TYPE(object)->tp_name);
-        return nullptr;
-    }
-    return &nb::inst_ptr<ReactorObject>(inner)->shared();
+// Null when it is none.
+SharedReactor* shared_of(nb::handle object) {
+    return nb::isinstance<ReactorObject>(object) && nb::inst_ready(object)
+               ? &nb::inst_ptr<ReactorObject>(object)->shared()
+               : nullptr;
 }
 
 flowcoro_reactor* reactor_of(PyObject* object) {
@@ -139,7 +133,17 @@ flowcoro_reactor* reactor_of(PyObject* object) {
         return nullptr;
     }
     try {
-        return shared_of(object);
+        SharedReactor* found = shared_of(object);
+        if (found == nullptr) {
+            const nb::object inner =
+                nb::steal(PyObject_GetAttrString(object, "__flowcoro_reactor__"));
+            found = inner.is_valid() ? shared_of(inner) : nullptr;
+        }
+        if (found == nullptr) {
+            PyErr_Format(PyExc_TypeError, "a flowcoro.reactor.Reactor is needed, not '%.200s'",
+                         Py_TYPE(object)->tp_name);
+        }
+        return found;
     } catch (const std::exception& error) {
         PyErr_SetString(PyExc_RuntimeError, error.what());
         return nullptr;

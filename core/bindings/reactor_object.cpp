@@ -185,7 +185,7 @@ std::unique_ptr<reactor::Reactor> make(nb::handle name) {
 }
 
 nb::object enter(nb::handle self) {
-    nb::inst_ptr<ReactorObject>(self)->check_open();
+    nb::cast<ReactorObject&>(self).check_open();
     return nb::borrow(self);
 }
 

@@ -202,10 +202,17 @@ static struct PyModuleDef definition = {
 
 /* --8<-- [start:init] */
 PyMODINIT_FUNC PyInit_echo_plugin(void) {
+    PyObject* module;
     api = flowcoro_native_api_import();
     if (api == NULL) {
         return NULL; /* an ImportError says why */
     }
-    return PyModule_Create(&definition);
+    module = PyModule_Create(&definition);
+#ifdef Py_GIL_DISABLED
+    if (module != NULL) {
+        PyUnstable_Module_SetGIL(module, Py_MOD_GIL_NOT_USED);
+    }
+#endif
+    return module;
 }
 /* --8<-- [end:init] */

@@ -10,8 +10,10 @@ import asyncio
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, assert_type
 
+import flowcoro
 from flowcoro.lockfree import Queue, RingBuffer, Stack, UnboundedQueue, WorkStealingDeque
 from flowcoro.memory import Buffer, BufferPool, ObjectPool, ObjectPoolStats, PoolStats
+from flowcoro.reactor import Reactor
 from flowcoro.scheduler import (
     Handle,
     Priority,
@@ -97,6 +99,24 @@ def pools() -> None:
         len(buffers.try_acquire())  # type: ignore[arg-type]
 
 
+def reactors() -> None:
+    with Reactor() as reactor:
+        assert_type(reactor, Reactor)
+        assert_type(reactor.name, str)
+        assert_type(reactor.run_once(0), int)
+        assert_type(reactor.run_once(timeout=0.0), int)
+        assert_type(reactor.in_flight, int)
+        reactor.stop()
+        reactor.run()
+        reactor.wake()
+    assert_type(flowcoro.get_include(), str)
+    assert_type(flowcoro.get_cmake_dir(), str)
+
+    if TYPE_CHECKING:
+        Reactor(3)  # type: ignore[arg-type]
+        reactor.run_once("soon")  # type: ignore[arg-type]
+
+
 def stealing(scheduler: WorkStealingScheduler) -> None:
     assert_type(scheduler.schedule(area, 2, 1.5), Handle[float])
     assert_type(scheduler.schedule(lambda: 3), Handle[int])
@@ -146,6 +166,7 @@ async def on_a_loop(scheduler: WorkStealingScheduler) -> None:
 def main() -> None:
     asyncio.run(containers())
     pools()
+    reactors()
     with WorkStealingScheduler(2) as scheduler:
         assert_type(scheduler, WorkStealingScheduler)
         stealing(scheduler)
