@@ -8,63 +8,8 @@
 #include <vector>
 
 #include "check.hpp"
+#include "failing_new.hpp"
 #include "flowcoro/memory/block_pool.hpp"
-
-namespace {
-
-// How many allocations succeed yet. One thread only.
-constexpr std::size_t plenty = static_cast<std::size_t>(-1);
-std::size_t allocations_left = plenty;
-
-void* system_memory(std::size_t size, std::size_t alignment) noexcept {
-    if (allocations_left != plenty && allocations_left-- == 0) {
-        allocations_left = 0;
-        return nullptr;
-    }
-    return std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
-}
-
-void* memory_or_throw(std::size_t size, std::size_t alignment) {
-    void* const memory = system_memory(size, alignment);
-    return memory != nullptr ? memory : throw std::bad_alloc();
-}
-
-constexpr std::size_t usual = alignof(std::max_align_t);
-
-}  // namespace
-
-void* operator new(std::size_t size) {
-    return memory_or_throw(size, usual);
-}
-
-void* operator new(std::size_t size, std::align_val_t alignment) {
-    return memory_or_throw(size, static_cast<std::size_t>(alignment));
-}
-
-void* operator new(std::size_t size, const std::nothrow_t& /*tag*/) noexcept {
-    return system_memory(size, usual);
-}
-
-void* operator new(std::size_t size, std::align_val_t alignment,
-                   const std::nothrow_t& /*tag*/) noexcept {
-    return system_memory(size, static_cast<std::size_t>(alignment));
-}
-
-void operator delete(void* memory) noexcept {
-    std::free(memory);
-}
-
-void operator delete(void* memory, std::size_t /*size*/) noexcept {
-    std::free(memory);
-}
-
-void operator delete(void* memory, std::align_val_t /*alignment*/) noexcept {
-    std::free(memory);
-}
-
-void operator delete(void* memory, std::size_t /*size*/, std::align_val_t /*alignment*/) noexcept {
-    std::free(memory);
-}
 
 namespace {
 

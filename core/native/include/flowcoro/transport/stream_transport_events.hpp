@@ -1,0 +1,221 @@
+// What happens to a StreamTransport: completions, timers, and the callbacks that they lead to.
+//
+// The second half of stream_transport.hpp, which says what the fields mean.
+#pragma once
+
+#include "flowcoro/transport/stream_transport.hpp"
+
+namespace flowcoro::transport {
+
+inline void StreamTransport::begin() {
+    begun_ = true;
+    if (state_ == State::open && protocol_->connected != nullptr) {
+        const Callback running(*this);
+        protocol_->connected(context_, this);
+    }
+    receive();
+}
+
+inline void StreamTransport::go_on() {
+    if (!begun_) {
+        begin();
+        return;
+    }
+    while (is_reading() && !kept_.empty()) {
+        Piece piece = std::move(kept_.front());
+        kept_.erase(kept_.begin());  // seldom, and few
+        deliver(std::move(piece.buffer), piece.size);
+    }
+    if (is_reading() && end_) {
+        on_end(*std::exchange(end_, std::nullopt));
+    }
+    receive();
+}
+
+inline void StreamTransport::go_on_later(reactor::Clock::duration delay) noexcept {
+    try {
+        reactor().set(later_, reactor::Clock::now() + delay);
+    } catch (const std::bad_alloc&) {
+        close_down(ENOMEM);
+    }
+}
+
+inline void StreamTransport::receive() noexcept {
+    if (is_reading() && !ended_ && !end_ && !receive_.in_flight()) {
+        reactor().start(receive_);
+    }
+}
+
+inline void StreamTransport::on_received(reactor::Completion&& completion) {
+    const std::int64_t result = completion.result;
+    if (state_ >= State::closing_down) {
+        return;
+    }
+    if (state_ == State::closing) {
+        // Dropped; but a reset ends the flush as well.
+        if (result < 0 && result != -ECANCELED && result != -ENOBUFS) {
+            close_down(static_cast<int>(-result));
+        }
+    } else if (result > 0) {
+        delay_ = first_delay;
+        const auto size = static_cast<std::size_t>(result);
+        if (paused_ || !kept_.empty()) {
+            keep(std::move(completion.buffer), size);
+        } else {
+            deliver(std::move(completion.buffer), size);
+        }
+    } else if (result == -ECANCELED) {
+        receive();  // paused; and perhaps resumed since
+    } else if (result == -ENOBUFS) {
+        ++transports_.stats().no_buffers;
+        go_on_later(delay_);
+        delay_ = std::min(delay_ * 2, last_delay);
+    } else if (paused_ || !kept_.empty()) {
+        end_ = static_cast<int>(-result);
+    } else {
+        on_end(static_cast<int>(-result));
+    }
+}
+
+inline void StreamTransport::keep(memory::Buffer&& buffer, std::size_t size) noexcept {
+    try {
+        kept_.push_back({std::move(buffer), size});
+    } catch (const std::bad_alloc&) {
+        close_down(ENOMEM);
+    }
+}
+
+inline void StreamTransport::deliver(memory::Buffer&& buffer, std::size_t size) {
+    const Callback running(*this);
+    current_ = std::move(buffer);
+    protocol_->received(context_, this, current_.bytes().data(), size);
+    current_.reset();
+}
+
+inline void StreamTransport::on_end(int error) {
+    if (error != 0) {
+        close_down(error);
+        return;
+    }
+    ended_ = true;
+    bool stays = false;
+    if (protocol_->ended != nullptr) {
+        const Callback running(*this);
+        stays = protocol_->ended(context_, this) != 0;
+    }
+    if (!stays || write_ends_) {
+        close();
+    } else if (state_ == State::open) {
+        // Nothing is received any more that would tell of a reset.
+        reactor().start(watch_);
+    }
+}
+
+inline void StreamTransport::on_watched(reactor::Completion&& completion) {
+    // Some kernels tell of the peer's end as well, which is known.
+    if (state_ < State::closing_down && completion.result > 0 &&
+        sockets::has_failed(static_cast<unsigned>(completion.result))) {
+        const int error = sockets::take_error(handle_);
+        if (error != 0 || !write_ended_) {
+            close_down(error != 0 ? error : EPIPE);
+        }
+    }
+}
+
+inline void StreamTransport::drop_input() noexcept {
+    kept_.clear();
+    end_.reset();
+    reactor().unset(later_);
+}
+
+inline int StreamTransport::written() noexcept {
+    above_ = above_ || unsent() > high_;
+    flush();
+    return above_ ? above_high_water : below_high_water;
+}
+
+inline void StreamTransport::flush() noexcept {
+    if (depth_ != 0 || corks_ != 0 || sending_ || state_ >= State::closing_down) {
+        return;
+    }
+    if (!gathered_.empty()) {
+        swap(gathered_, flight_);
+        send();
+    } else if (state_ == State::closing) {
+        if (!ended_) {
+            sockets::discard_input(handle_);
+        }
+        close_down(0);
+    } else if (write_ends_ && !write_ended_) {
+        write_ended_ = true;
+        sockets::shut_down_write(handle_);
+        if (ended_) {
+            close();
+        }
+    }
+}
+
+inline void StreamTransport::send() noexcept {
+    constexpr std::size_t most = 1024;  // IOV_MAX
+    const std::span<const Slice> slices = flight_.slices();
+    sending_ = true;
+    if (slices.size() == 1) {
+        send_.from = {static_cast<const std::byte*>(slices[0].iov_base), slices[0].iov_len};
+        reactor().start(send_);
+    } else {
+        send_several_.from = slices.first(std::min(slices.size(), most));
+        reactor().start(send_several_);
+    }
+}
+
+inline void StreamTransport::on_sent(reactor::Completion&& completion) {
+    sending_ = false;
+    if (state_ >= State::closing_down) {
+        flight_.clear();
+        return;
+    }
+    if (completion.result < 0) {
+        flight_.clear();
+        close_down(static_cast<int>(-completion.result));
+        return;
+    }
+    flight_.consume(static_cast<std::size_t>(completion.result));
+    if (!flight_.empty()) {
+        send();
+    } else {
+        flush();
+    }
+    if (above_ && unsent() <= low_ && state_ < State::closing_down) {
+        above_ = false;
+        if (can_write() && protocol_->writable != nullptr) {
+            const Callback running(*this);
+            protocol_->writable(context_, this);
+        }
+    }
+}
+
+inline void StreamTransport::close_down(int error) noexcept {
+    if (state_ >= State::closing_down) {
+        return;
+    }
+    state_ = State::closing_down;
+    error_ = error;
+    gathered_.clear();
+    drop_input();
+    reactor().start(close_);
+}
+
+inline void StreamTransport::on_closed(reactor::Completion&& completion) {
+    if (completion.result == -ECANCELED || completion.result == -ENOMEM) {
+        sockets::close(handle_);  // the reactor goes, or could not
+    }
+    state_ = State::closed;
+    flight_.clear();
+    transports_.remove(*this);
+    if (protocol_ != nullptr) {
+        protocol_->closed(context_, this, error_);
+    }
+    release();
+}
+
+}  // namespace flowcoro::transport
