@@ -16,8 +16,14 @@ namespace {
 
 using transport::SharedReactor;
 
-// How long a reactor with much to do goes on before it looks for signals.
+// How long a reactor with much to do goes on before it looks for signals, on the main thread.
 constexpr std::chrono::milliseconds between_signals{50};
+
+// Python's signal handlers run there.
+bool is_main_thread() {
+    const nb::object main = nb::module_::import_("threading").attr("main_thread")();
+    return nb::cast<unsigned long>(main.attr("ident")) == PyThread_get_thread_ident();
+}
 
 [[noreturn]] void raise_refused(SharedReactor::Refusal refusal) {
     switch (refusal) {
@@ -97,6 +103,7 @@ std::size_t ReactorObject::run_once(Deadline deadline) {
 
 void ReactorObject::run() {
     check_open();
+    const bool looks_for_signals = is_main_thread();
     for (;;) {
         SharedReactor::Refusal refusal{};
         bool stopped = false;
@@ -105,13 +112,15 @@ void ReactorObject::run() {
             const auto begin = reactor::Clock::now();
             std::size_t handled = 0;
             // A wait that ends with nothing handled was ended by a signal, or a wake().
+            bool goes_on = true;
             do {
                 stopped = stopped_.exchange(false, detail::memory_order_acq_rel);
                 if (!stopped) {
                     refusal = shared_->run_once(std::nullopt, handled);
                 }
-            } while (!stopped && refusal == SharedReactor::Refusal::none && handled != 0 &&
-                     reactor::Clock::now() - begin < between_signals);
+                goes_on = !looks_for_signals ||
+                          (handled != 0 && reactor::Clock::now() - begin < between_signals);
+            } while (goes_on && !stopped && refusal == SharedReactor::Refusal::none);
         }
         check(refusal);
         if (PyErr_CheckSignals() != 0) {

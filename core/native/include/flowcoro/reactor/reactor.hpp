@@ -176,8 +176,9 @@ class Reactor {
 
     // At the head of a backend's destructor.
     void stop_companions() noexcept {
-        for (const Kept& each : companions_) {
-            each.companion->stop();
+        // One may still ask for another.
+        for (std::size_t i = 0; i < companions_.size(); ++i) {
+            companions_[i].companion->stop();
         }
     }
 

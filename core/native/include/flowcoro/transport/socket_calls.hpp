@@ -34,6 +34,10 @@ inline int prepare(Handle handle) noexcept {
     if (::getsockopt(handle, SOL_SOCKET, SO_TYPE, &type, &size) != 0) {
         return errno;
     }
+#if defined(SO_NOSIGPIPE)
+    const int yes = 1;
+    ::setsockopt(handle, SOL_SOCKET, SO_NOSIGPIPE, &yes, sizeof yes);
+#endif
     const int flags = ::fcntl(handle, F_GETFL);
     if (flags >= 0 && (flags & O_NONBLOCK) != 0) {
         return 0;
