@@ -249,7 +249,7 @@ int abort(flowcoro_transport* transport, int reset) {
 }
 
 flowcoro_handle descriptor(const flowcoro_transport* transport) {
-    return transport == nullptr ? -1 : of(transport).handle();
+    return transport == nullptr ? reactor::no_handle : of(transport).handle();
 }
 
 template <auto look_up>
@@ -259,7 +259,7 @@ int address_of(const flowcoro_transport* transport, void* address, std::size_t* 
     }
     const Handle handle = of(transport).handle();
     auto taken = static_cast<socklen_t>(*size);
-    if (handle < 0) {
+    if (handle == reactor::no_handle) {
         return -EBADF;
     }
     if (look_up(handle, static_cast<sockaddr*>(address), &taken) != 0) {

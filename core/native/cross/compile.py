@@ -4,7 +4,7 @@
     python core/native/cross/compile.py aarch64-macos --headers-only
 
 For each target: every public header that is the target's, in one translation unit and each twice,
-and the reactors' tests, linked, under our warnings as errors. What is linked is left in
+and the tests of reactors and transports, linked, under our warnings as errors. What is linked is left in
 core/native/build/cross/<target>, to be run on such a system. Exits 1 when something does not
 compile. The first run for a target also builds zig's C++ library: a minute, once.
 """
@@ -99,11 +99,12 @@ def compile_headers(target: str) -> bool:
 
 
 def compile_tests(target: str) -> bool:
-    """Compiles and links the reactors' tests."""
+    """Compiles and links the reactors' and the transports' tests."""
     output = OUTPUT / target
     output.mkdir(parents=True, exist_ok=True)
     good = True
-    for source in sorted(TESTS.glob("reactor_*_test.cpp")):
+    wanted = ("reactor_*_test.cpp", "transport*_test.cpp", "listener_test.cpp")
+    for source in sorted(path for pattern in wanted for path in TESTS.glob(pattern)):
         if not any(FOREIGN.match(each) for each in unconditional_includes(source)):
             good &= compiles(target, source, "-pthread", "-o", str(output / source.stem))
     return good

@@ -71,13 +71,6 @@ struct Greeters {
     std::optional<int> error;
 };
 
-void connect_to(const Fd& fd, std::uint16_t port) {
-    const sockaddr_in address = loopback(port);
-    const int result =
-        ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
-    CHECK(result == 0 || errno == EINPROGRESS);
-}
-
 Fd client_of(std::uint16_t port) {
     Fd fd = tcp_socket();
     connect_to(fd, port);
@@ -104,8 +97,7 @@ TEST(it_serves_and_stops) {
         write_all(clients[0], "still");
         CHECK(read_all(reactor, clients[0], 5) == "still");
         Fd late = tcp_socket();
-        const sockaddr_in address = loopback(socket.port);
-        ::connect(late.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
+        connect_to(late, socket.port);
         char byte = 0;
         CHECK(::read(late.get(), &byte, 1) == -1 && errno != EAGAIN);
         clients.clear();

@@ -26,6 +26,13 @@ using flowcoro::memory::Buffer;
 using flowcoro::transport::Transports;
 using flowcoro::transport::TransportsOptions;
 
+// Which keeps sends apart.
+std::pair<Fd, Fd> packet_pair() {
+    int ends[2];
+    CHECK(::socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends) == 0);
+    return {Fd(os::non_blocking(ends[0])), Fd(os::non_blocking(ends[1]))};
+}
+
 void echo_by_copy(StreamTransport& of, Talker& talker) {
     of.write(bytes_of(std::exchange(talker.text, "")));
 }
@@ -90,7 +97,7 @@ TEST(a_received_buffer_goes_back_out_where_it_lies) {
 
 TEST(writes_of_a_callback_are_one_send) {
     on_each([](Reactor& reactor) {
-        auto [left, right] = socket_pair(SOCK_SEQPACKET);  // which keeps sends apart
+        auto [left, right] = packet_pair();
         Talker talker;
         talker.on_received = [&](StreamTransport& of) {
             for (int i = 0; i < 16; ++i) {

@@ -9,17 +9,19 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <cstddef>
 
+#include "flowcoro/reactor/platform.hpp"
+#include "flowcoro/reactor/posix_calls.hpp"
+
 namespace flowcoro::transport {
 
-using Handle = int;   // reactor::Handle
-using Slice = iovec;  // what SendV sends: iov_base, iov_len
+using Handle = reactor::Handle;
+using Slice = reactor::Piece;  // of which this folder knows iov_base and iov_len
 
 namespace sockets {
 
@@ -34,10 +36,7 @@ inline int prepare(Handle handle) noexcept {
     if (::getsockopt(handle, SOL_SOCKET, SO_TYPE, &type, &size) != 0) {
         return errno;
     }
-#if defined(SO_NOSIGPIPE)
-    const int yes = 1;
-    ::setsockopt(handle, SOL_SOCKET, SO_NOSIGPIPE, &yes, sizeof yes);
-#endif
+    reactor::posix::never_signal(handle);
     const int flags = ::fcntl(handle, F_GETFL);
     if (flags >= 0 && (flags & O_NONBLOCK) != 0) {
         return 0;

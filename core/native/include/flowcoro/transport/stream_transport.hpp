@@ -220,7 +220,7 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
 
     // Its descriptor, to look at and to set options of; -1 when it is closed.
     [[nodiscard]] Handle handle() const noexcept {
-        return state_ == State::closed ? Handle{-1} : handle_;
+        return state_ == State::closed ? reactor::no_handle : handle_;
     }
 
     [[nodiscard]] void* context() const noexcept { return context_; }
