@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import random
 import shutil
@@ -116,7 +117,7 @@ def test_it_echoes_megabytes_to_several_clients(plugin: ModuleType, backend: str
     assert right == [True] * clients
     assert difference(plugin, before) == {
         "accepted": clients, "echoed": size * clients, "closed": clients, "failed": 0,
-        "serving": 0,
+        "serving": 0, "ticks": 0,
     }  # fmt: skip
 
 
@@ -175,6 +176,52 @@ def test_a_client_that_resets_harms_nobody(plugin: ModuleType, backend: str) -> 
     counts = difference(plugin, before)
     assert counts["accepted"] == 20
     assert counts["failed"] >= 1
+
+
+@pytest.mark.parametrize("backend", available())
+def test_a_connected_socket_is_adopted(plugin: ModuleType, backend: str) -> None:
+    ours, theirs = socket.socketpair()
+    back = bytearray()
+    with ours, Reactor(backend) as reactor:
+        plugin.attach(reactor, theirs.detach())
+        ours.sendall(b"world ")
+        ours.shutdown(socket.SHUT_WR)
+        ours.setblocking(False)
+        while plugin.stats()["serving"] != 0:
+            reactor.run_once(0.01)
+        while piece := ours.recv(100):
+            back += piece
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            plugin.attach(reactor, -1)
+    assert back == b"hello world bye"
+
+
+@pytest.mark.parametrize("backend", available())
+def test_timers_ring_and_outlive_the_reactor(plugin: ModuleType, backend: str) -> None:
+    before = plugin.stats()["ticks"]
+    with Reactor(backend) as reactor:
+        plugin.tick(reactor, before + 3)
+        while plugin.stats()["ticks"] != before + 3:
+            reactor.run_once()
+    assert plugin.end_ticks() == errno.ESHUTDOWN
+
+
+def test_another_threads_reactor_is_refused(plugin: ModuleType) -> None:
+    with Reactor() as reactor:
+        reactor.run_once(0)
+        errors: list[int | None] = []
+
+        def attach() -> None:
+            for call in (lambda: plugin.attach(reactor, 0), lambda: plugin.tick(reactor, 1)):
+                try:
+                    call()
+                except OSError as error:
+                    errors.append(error.errno)
+
+        thread = threading.Thread(target=attach)
+        thread.start()
+        thread.join()
+    assert errors == [errno.EPERM] * 2
 
 
 def test_wrong_arguments_are_refused(plugin: ModuleType) -> None:

@@ -4,9 +4,9 @@
     python core/native/cross/compile.py aarch64-macos --headers-only
 
 For each target: every public header that is the target's, in one translation unit and each twice,
-and the tests of reactors and transports, linked, under our warnings as errors. What is linked is left in
-core/native/build/cross/<target>, to be run on such a system. Exits 1 when something does not
-compile. The first run for a target also builds zig's C++ library: a minute, once.
+and the tests of reactors and transports, linked, under our warnings as errors. What is linked is
+left in core/native/build/cross/<target>, to be run on such a system. Exits 1 when something does
+not compile. The first run for a target also builds zig's C++ library: a minute, once.
 """
 
 from __future__ import annotations
