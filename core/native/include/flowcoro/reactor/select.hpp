@@ -15,6 +15,9 @@
 #    include "flowcoro/reactor/epoll.hpp"
 #    include "flowcoro/reactor/io_uring.hpp"
 #endif
+#if defined(_WIN32)
+#    include "flowcoro/reactor/iocp.hpp"
+#endif
 
 namespace flowcoro::reactor {
 
@@ -34,6 +37,12 @@ inline const std::vector<Backend>& backends() {
         {"epoll",
          [](const Options& options) -> std::unique_ptr<Reactor> {
              return std::make_unique<EpollReactor>(options);
+         }},
+#endif
+#if defined(_WIN32)
+        {"iocp",
+         [](const Options& options) -> std::unique_ptr<Reactor> {
+             return std::make_unique<IocpReactor>(options);
          }},
 #endif
     };
