@@ -2,14 +2,9 @@
 #pragma once
 
 #if defined(_WIN32)
-#    if !defined(NOMINMAX)
-#        define NOMINMAX
-#    endif
-#    if !defined(WIN32_LEAN_AND_MEAN)
-#        define WIN32_LEAN_AND_MEAN
-#    endif
-// Lean: windows.h would bring the sockets of another age.
-#    include <windows.h>
+// First: it says what winsock2.h, which includes windows.h, is to leave out.
+#    include "flowcoro/detail/windows.hpp"
+//
 #    include <winsock2.h>
 #    include <ws2tcpip.h>
 
