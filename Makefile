@@ -104,8 +104,8 @@ native-test: $(SETUP) ## Test the native core (ctest)
 	cmake --build $(NATIVE_BUILD)/plain $(QUIETLY)
 	ctest --test-dir $(NATIVE_BUILD)/plain --output-on-failure
 
-# Wine's folder is made once. Its server stays up until the tests are over: otherwise each test
-# would wait for a start of it.
+# Wine's folder is made once. Its server and services stay up until the tests are over: otherwise
+# each test would wait for a start of them, and ctest for the end of what a test has started.
 native-windows: export WINEDEBUG := -all
 native-windows: export WINEDLLOVERRIDES := mscoree,mshtml=
 native-windows: export WINEPREFIX := $(abspath $(NATIVE_BUILD))/windows/wine
@@ -118,11 +118,13 @@ native-windows: $(SETUP) ## Test the native core for Windows, under Wine (needs 
 	done; \
 	set -e; \
 	cmake -S core/native -B $(NATIVE_BUILD)/windows -G Ninja \
-		--toolchain $(abspath core/native/cmake/mingw-w64.cmake) $(QUIETLY); \
+		--toolchain $(abspath core/native/cmake/mingw-w64.cmake) | \
+		sed -n 's/^-- SKIPPED/SKIPPED/p'; \
 	cmake --build $(NATIVE_BUILD)/windows $(QUIETLY); \
 	test -d $$WINEPREFIX || { wineboot --init $(QUIETLY) 2>&1; wineserver -w; }; \
 	wineserver -p || true; \
 	trap 'wineserver -k || true' EXIT; \
+	wine cmd /c exit < /dev/null $(QUIETLY) 2>&1; \
 	ctest --test-dir $(NATIVE_BUILD)/windows --output-on-failure
 
 native-sanitize: $(SETUP) ## The same under AddressSanitizer+UBSan and under ThreadSanitizer
