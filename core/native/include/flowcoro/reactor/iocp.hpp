@@ -14,14 +14,10 @@
 //   descriptors_          by handle: what is in flight on it, and the Close that waits for that.
 //   quiet_                descriptors with a PollFdMultishot that has told, and asks nothing now.
 //
-// A stream socket's request that ends within its call brings no packet
-// (FILE_SKIP_COMPLETION_PORT_ON_SUCCESS). Not so elsewhere: of datagrams it is not to be relied on.
-//
 // A RecvMultishot waits by a receive of zero bytes, so an idle connection holds no buffer, and then
-// takes what is there. A PollFdMultishot is told of by edges, which Windows does not have: after a
-// completion the socket is looked at in each turn (every look_interval at most) until it is not
-// ready, or has something else to be read, or `patience` is over: what came just when the last of
-// before was taken cannot be told from that. PollFd has no such doubts.
+// takes what is there. A PollFdMultishot tells of edges, which Windows does not have: after a
+// completion the socket is looked at in each turn, every look_interval at least, until there may
+// be news (news_of).
 //
 // What Windows cannot do is -EOPNOTSUPP: ancillary data, polls of what is no socket, multishot
 // operations on pipes. A file that is not open for overlapped calls, or belongs to another
@@ -39,9 +35,8 @@
 #include <utility>
 #include <vector>
 
-#include "flowcoro/reactor/afd_poll.hpp"
-#include "flowcoro/reactor/completion_port.hpp"
 #include "flowcoro/reactor/file_pool.hpp"
+#include "flowcoro/reactor/iocp_requests.hpp"
 #include "flowcoro/reactor/iocp_sockets.hpp"
 #include "flowcoro/reactor/operation.hpp"
 #include "flowcoro/reactor/reactor.hpp"
@@ -70,7 +65,7 @@ class IocpReactor final : public Reactor {
             if (in_flight() == 0) {
                 break;
             }
-            port_.wait(std::nullopt);
+            requests_.port().wait(std::nullopt);
             take_packets();
         }
     }
@@ -80,43 +75,8 @@ class IocpReactor final : public Reactor {
   private:
     static constexpr int rounds_at_once = 16;
     static constexpr std::chrono::milliseconds look_interval{10};
-    static constexpr std::chrono::milliseconds patience{100};
 
-    enum class Type : std::uint8_t { socket, file, pipe, foreign };
-
-    struct Descriptor {
-        explicit Descriptor(Handle handle) noexcept : fd(handle) {}
-
-        const Handle fd;
-        Type type = Type::socket;
-        windows::SocketFacts facts;
-        bool skips = false;  // a request that ends within its call brings no packet
-        bool resumed = false;
-        bool quiet = false;
-        OperationList in_flight;
-        std::size_t files = 0;
-        Close* closing = nullptr;
-    };
-
-    static bool is_multishot(const Operation& operation) noexcept {
-        return operation.kind() == Kind::accept_multishot ||
-               operation.kind() == Kind::recv_multishot || operation.kind() == Kind::poll_multishot;
-    }
-
-    static bool is_poll(const Operation& operation) noexcept {
-        return operation.kind() == Kind::poll || operation.kind() == Kind::poll_multishot;
-    }
-
-    static AcceptScratch* accept_scratch_of(Operation& operation) noexcept {
-        switch (operation.kind()) {
-            case Kind::accept:
-                return &static_cast<Accept&>(operation).scratch;
-            case Kind::accept_multishot:
-                return &static_cast<AcceptMultishot&>(operation).scratch;
-            default:
-                return nullptr;
-        }
-    }
+    using Descriptor = IocpDescriptor;
 
     Descriptor* find(Handle fd) noexcept {
         const auto found = descriptors_.find(fd);
@@ -130,7 +90,7 @@ class IocpReactor final : public Reactor {
         }
         try {
             Descriptor& made = descriptors_.try_emplace(fd, fd).first->second;
-            error = windows::errno_of(associate(made));
+            error = windows::errno_of(requests_.associate(made));
             if (error == 0) {
                 return &made;
             }
@@ -139,30 +99,6 @@ class IocpReactor final : public Reactor {
             error = ENOMEM;
         }
         return nullptr;
-    }
-
-    DWORD associate(Descriptor& descriptor) noexcept {
-        const HANDLE handle = windows::as_handle(descriptor.fd);
-        if (!windows::learn(descriptor.fd, descriptor.facts)) {
-            ::SetLastError(ERROR_SUCCESS);
-            const DWORD type = ::GetFileType(handle);
-            if (type == FILE_TYPE_UNKNOWN && ::GetLastError() != ERROR_SUCCESS) {
-                return ERROR_INVALID_HANDLE;
-            }
-            descriptor.type = type == FILE_TYPE_PIPE ? Type::pipe : Type::file;
-        }
-        const DWORD error = port_.associate(handle);
-        if (error == ERROR_SUCCESS) {
-            descriptor.skips =
-                descriptor.type == Type::socket && descriptor.facts.is_stream() &&
-                descriptor.facts.native &&
-                ::SetFileCompletionNotificationModes(
-                    handle, FILE_SKIP_COMPLETION_PORT_ON_SUCCESS | FILE_SKIP_SET_EVENT_ON_HANDLE);
-        } else if (descriptor.type != Type::socket && error == ERROR_INVALID_PARAMETER) {
-            descriptor.type = Type::foreign;
-            return ERROR_SUCCESS;
-        }
-        return error;
     }
 
     void do_start(Operation& operation) noexcept override {
@@ -199,7 +135,7 @@ class IocpReactor final : public Reactor {
 
     static bool is_blocking(const Descriptor& descriptor, const Operation& operation) noexcept {
         return operation.kind() == Kind::fsync ||
-               (descriptor.type == Type::foreign &&
+               (descriptor.type == HandleType::foreign &&
                 (operation.kind() == Kind::read_at || operation.kind() == Kind::write_at));
     }
 
@@ -207,81 +143,15 @@ class IocpReactor final : public Reactor {
     // multishot operation, goes on in the next turn.
     void issue(Descriptor& descriptor, Operation& operation) noexcept {
         Operation::Overlapped& overlapped = operation.overlapped_;
-        static_cast<OVERLAPPED&>(overlapped) = OVERLAPPED{};
-        const windows::Outcome outcome = begin(descriptor, operation);
-        const bool skips = descriptor.skips && !is_poll(operation);
-        overlapped.pending = !outcome.without_request &&
-                             (outcome.error == ERROR_IO_PENDING ||
-                              (outcome.error == ERROR_SUCCESS && !skips) || is_cut(operation));
+        const windows::Outcome outcome =
+            requests_.make(descriptor, operation, overlapped, overlapped.pending);
         if (overlapped.pending) {
             return;
         }
         if (is_multishot(operation) && outcome.error == ERROR_SUCCESS) {
             resume_later(descriptor, operation);
         } else {
-            finish(operation, result_of(operation, outcome.error, outcome.bytes));
-        }
-    }
-
-    // A datagram, or a message, that was there already and did not fit is an error to who called;
-    // to the port, which gets its packet, it is not.
-    static bool is_cut(const Operation& operation) noexcept {
-        constexpr std::uint32_t status_buffer_overflow = 0x80000005;
-        return static_cast<std::uint32_t>(operation.overlapped_.Internal) == status_buffer_overflow;
-    }
-
-    windows::Outcome begin(Descriptor& descriptor, Operation& operation) noexcept {
-        switch (descriptor.type) {
-            case Type::socket:
-                return begin_socket(descriptor.facts, operation);
-            case Type::file:
-            case Type::pipe:
-                return windows::begin_file(operation, operation.overlapped_,
-                                           descriptor.type == Type::pipe);
-            default:
-                return windows::done_at_once(ERROR_NOT_SUPPORTED);
-        }
-    }
-
-    windows::Outcome begin_socket(const windows::SocketFacts& facts,
-                                  Operation& operation) noexcept {
-        OVERLAPPED& overlapped = operation.overlapped_;
-        switch (operation.kind()) {
-            case Kind::accept:
-            case Kind::accept_multishot:
-                return windows::accept(winsock_, facts, descriptor_of(operation),
-                                       *accept_scratch_of(operation), overlapped);
-            case Kind::connect:
-                return windows::connect(winsock_, facts, static_cast<Connect&>(operation),
-                                        overlapped);
-            case Kind::recv:
-                return windows::recv(static_cast<Recv&>(operation), facts, overlapped);
-            case Kind::recv_multishot:
-                return windows::await_bytes(descriptor_of(operation), facts, overlapped);
-            case Kind::send:
-                return windows::send(static_cast<Send&>(operation), overlapped);
-            case Kind::sendv: {
-                const auto& send = static_cast<SendV&>(operation);
-                return windows::send(send.fd, send.from, 0, overlapped);
-            }
-            case Kind::recvmsg:
-                return windows::recvmsg(static_cast<RecvMsg&>(operation), overlapped);
-            case Kind::sendmsg:
-                return windows::sendmsg(static_cast<SendMsg&>(operation), overlapped);
-            case Kind::sendfile:
-                return windows::sendfile(winsock_, static_cast<SendFile&>(operation), overlapped);
-            case Kind::poll: {
-                auto& poll = static_cast<PollFd&>(operation);
-                return {afd_.ask(port_, facts.base, poll.events, poll.scratch, overlapped), 0,
-                        false};
-            }
-            case Kind::poll_multishot: {
-                auto& poll = static_cast<PollFdMultishot&>(operation);
-                return {afd_.ask(port_, facts.base, poll.events, poll.scratch, overlapped), 0,
-                        false};
-            }
-            default:
-                return windows::done_at_once(ERROR_NOT_SUPPORTED);
+            finish(operation, IocpRequests::result_of(operation, outcome.error, outcome.bytes));
         }
     }
 
@@ -310,12 +180,10 @@ class IocpReactor final : public Reactor {
     // Its packet comes in any case.
     void ask_for_end(Operation& operation) noexcept {
         operation.cancelled_ = true;
-        const HANDLE handle =
-            is_poll(operation) ? afd_.device() : windows::as_handle(descriptor_of(operation));
-        ::CancelIoEx(handle, &operation.overlapped_);
+        requests_.cancel(operation, operation.overlapped_);
     }
 
-    void do_wake() noexcept override { port_.wake(); }
+    void do_wake() noexcept override { requests_.port().wake(); }
 
     void poll(std::optional<Clock::duration> timeout) override {
         look_at_quiet();
@@ -325,7 +193,7 @@ class IocpReactor final : public Reactor {
         if (!resume_.empty() || has_ready()) {
             timeout = Clock::duration::zero();
         }
-        port_.wait(timeout);
+        requests_.port().wait(timeout);
         take_packets();
         std::vector<Handle> again;
         again.swap(resume_);
@@ -336,7 +204,7 @@ class IocpReactor final : public Reactor {
     }
 
     void take_packets() {
-        while (OVERLAPPED* const overlapped = port_.take()) {
+        while (OVERLAPPED* const overlapped = requests_.port().take()) {
             on_packet(*static_cast<Operation::Overlapped*>(overlapped)->of);
         }
     }
@@ -353,75 +221,15 @@ class IocpReactor final : public Reactor {
         }
         if (is_multishot(operation)) {
             go_on(operation, error);
-        } else if (is_stray_refusal(operation, error)) {
+        } else if (is_stray(operation, error)) {
             issue(*find(descriptor_of(operation)), operation);
         } else {
-            finish(operation, result_of(operation, error, bytes));
+            finish(operation, IocpRequests::result_of(operation, error, bytes));
         }
     }
 
-    // Some datagram that an unconnected socket had sent found nobody, which POSIX keeps to itself.
-    bool is_stray_refusal(const Operation& operation, DWORD error) noexcept {
-        if (error != ERROR_PORT_UNREACHABLE || operation.cancelled_) {
-            return false;
-        }
-        sockaddr_storage peer;
-        int size = sizeof peer;
-        return ::getpeername(windows::as_socket(descriptor_of(operation)),
-                             reinterpret_cast<sockaddr*>(&peer), &size) != 0;
-    }
-
-    std::int64_t result_of(Operation& operation, DWORD error, DWORD bytes) noexcept {
-        switch (operation.kind()) {
-            case Kind::recv:
-            case Kind::recvmsg: {
-                const bool cut = error == ERROR_MORE_DATA || error == WSAEMSGSIZE;
-                if (operation.kind() == Kind::recvmsg && (cut || error == ERROR_SUCCESS)) {
-                    windows::take_message(static_cast<RecvMsg&>(operation), cut);
-                }
-                if (cut || error == ERROR_BROKEN_PIPE) {  // the latter: the end of a pipe
-                    return bytes;
-                }
-                break;
-            }
-            case Kind::read_at:
-                if (error == ERROR_HANDLE_EOF || error == ERROR_BROKEN_PIPE) {
-                    return 0;
-                }
-                break;
-            case Kind::send:
-            case Kind::sendv:
-            case Kind::sendmsg:
-            case Kind::sendfile:
-                if (error == ERROR_OPERATION_ABORTED && bytes != 0) {
-                    return bytes;  // the cancel was too late for these
-                }
-                break;
-            default:
-                break;
-        }
-        return error != ERROR_SUCCESS ? -windows::errno_of(error)
-                                      : result_of_success(operation, bytes);
-    }
-
-    static std::int64_t result_of_success(Operation& operation, DWORD bytes) noexcept {
-        switch (operation.kind()) {
-            case Kind::accept: {
-                auto& accept = static_cast<Accept&>(operation);
-                return windows::take_accepted(accept.fd, accept.scratch);
-            }
-            case Kind::connect:
-                // Without it the socket knows neither its peer nor how to shut down.
-                ::setsockopt(windows::as_socket(descriptor_of(operation)), SOL_SOCKET,
-                             SO_UPDATE_CONNECT_CONTEXT, nullptr, 0);
-                return 0;
-            case Kind::poll: {
-                const auto& poll = static_cast<PollFd&>(operation);
-                return AfdPoll::answer(poll.scratch, poll.events);
-            }
-            default:
-                return bytes;
-        }
+    static bool is_stray(const Operation& operation, DWORD error) noexcept {
+        return !operation.cancelled_ && IocpRequests::is_stray_refusal(operation, error);
     }
 
     // A multishot operation's request has ended.
@@ -446,7 +254,7 @@ class IocpReactor final : public Reactor {
         }
         windows::drop(operation.scratch);
         // Who wanted that connection has gone.
-        const bool gone = result == -ECONNRESET || result == -ECONNABORTED || result == -ENOTCONN;
+        const bool gone = result == -ECONNRESET || result == -ECONNABORTED;
         if (operation.cancelled_) {
             finish(operation, -ECANCELED);
         } else if (result >= 0 || gone) {
@@ -462,7 +270,7 @@ class IocpReactor final : public Reactor {
     void on_bytes(RecvMultishot& operation, DWORD error) {
         if (operation.cancelled_) {
             finish(operation, -ECANCELED);
-        } else if (is_stray_refusal(operation, error)) {
+        } else if (is_stray(operation, error)) {
             issue(*find(operation.fd), operation);
         } else if (error != ERROR_SUCCESS && error != ERROR_MORE_DATA && error != WSAEMSGSIZE) {
             finish(operation, -windows::errno_of(error));
@@ -488,6 +296,9 @@ class IocpReactor final : public Reactor {
             const std::int64_t result = windows::recv_now(operation.fd, buffer.bytes().first(size));
             if (result == -EAGAIN) {
                 break;
+            }
+            if (result == -ECONNRESET && is_stray(operation, ERROR_PORT_UNREACHABLE)) {
+                continue;
             }
             if (result <= 0) {
                 finish(operation, result);
@@ -519,9 +330,7 @@ class IocpReactor final : public Reactor {
             return;
         }
         Descriptor& found = *find(operation.fd);
-        operation.told = static_cast<unsigned>(result);
-        operation.told_at = Clock::now();
-        operation.readable = windows::readable_bytes(operation.fd);
+        note_told(operation, static_cast<unsigned>(result));
         if (!found.quiet) {
             quiet_.push_back(operation.fd);
             found.quiet = true;
@@ -558,15 +367,11 @@ class IocpReactor final : public Reactor {
     }
 
     void look(Descriptor& descriptor, PollFdMultishot& operation) noexcept {
-        const unsigned ready = windows::poll_now(operation.fd, operation.events);
-        const bool as_before = ready == (operation.told & ready) && ready != 0 &&
-                               windows::readable_bytes(operation.fd) == operation.readable &&
-                               Clock::now() - operation.told_at < patience;
-        if (as_before || (operation.told & (POLLHUP | POLLERR)) != 0) {  // the latter is for ever
-            descriptor.quiet = descriptor.quiet || as_before;
-        } else {
+        const News news = news_of(operation);
+        if (news == News::maybe) {
             issue(descriptor, operation);
         }
+        descriptor.quiet = descriptor.quiet || news == News::not_yet;
     }
 
     void resume_later(Descriptor& descriptor, Operation& operation) noexcept {
@@ -695,9 +500,7 @@ class IocpReactor final : public Reactor {
             [this](Operation& operation, std::int64_t result) { end_file(operation, result); });
     }
 
-    windows::Winsock winsock_;
-    CompletionPort port_;
-    AfdPoll afd_;
+    IocpRequests requests_;
     std::unordered_map<Handle, Descriptor> descriptors_;
     std::vector<Handle> resume_;
     std::vector<Handle> quiet_;

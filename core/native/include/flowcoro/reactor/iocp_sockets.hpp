@@ -143,7 +143,8 @@ inline std::int64_t take_accepted(Handle listener, AcceptScratch& scratch) noexc
     if (::setsockopt(scratch.socket, SOL_SOCKET, SO_UPDATE_ACCEPT_CONTEXT,
                      reinterpret_cast<const char*>(&from), sizeof from) != 0 ||
         ::ioctlsocket(scratch.socket, static_cast<long>(FIONBIO), &yes) != 0) {
-        return -errno_of(::GetLastError());
+        const DWORD error = ::GetLastError();
+        return error == WSAENOTCONN ? -ECONNABORTED : -errno_of(error);  // it has gone already
     }
     const auto accepted = static_cast<std::int64_t>(scratch.socket);
     scratch.socket = INVALID_SOCKET;
