@@ -107,18 +107,13 @@ class IocpReactor final : public Reactor {
             complete(operation, -ECANCELED);
             return;
         }
-        switch (operation.kind()) {
-            case Kind::open:
-            case Kind::stat:
-            case Kind::rename:
-            case Kind::unlink:
-                start_file(operation, nullptr);
-                return;
-            case Kind::close:
-                close(static_cast<Close&>(operation));
-                return;
-            default:
-                break;
+        if (names_path(operation)) {
+            start_file(operation, nullptr);
+            return;
+        }
+        if (operation.kind() == Kind::close) {
+            close(static_cast<Close&>(operation));
+            return;
         }
         const Handle fd = descriptor_of(operation);
         int error = EBADF;
@@ -156,20 +151,13 @@ class IocpReactor final : public Reactor {
     }
 
     void do_cancel(Operation& operation) noexcept override {
-        switch (operation.kind()) {
-            case Kind::close:
-                return;  // it cannot be undone
-            case Kind::open:
-            case Kind::stat:
-            case Kind::rename:
-            case Kind::unlink:
-                cancel_file(operation);
-                return;
-            default:
-                break;
+        if (operation.kind() == Kind::close) {
+            return;  // it cannot be undone
         }
-        if (is_blocking(*find(descriptor_of(operation)), operation)) {
-            cancel_file(operation);
+        if (names_path(operation) || is_blocking(*find(descriptor_of(operation)), operation)) {
+            if (files_.cancel(operation)) {
+                end_file(operation, -ECANCELED);
+            }
         } else if (operation.overlapped_.pending) {
             ask_for_end(operation);
         } else {
@@ -360,9 +348,12 @@ class IocpReactor final : public Reactor {
                 }
                 each = next;
             }
-            if (found->quiet) {
+            if (std::exchange(found->quiet, false)) {
                 quiet_.push_back(fd);
             }
+        }
+        for (const Handle fd : quiet_) {  // not before: a handle may have been there twice
+            find(fd)->quiet = true;
         }
     }
 
@@ -470,12 +461,6 @@ class IocpReactor final : public Reactor {
             complete(operation, -EAGAIN);
         } else if (descriptor != nullptr) {
             ++descriptor->files;
-        }
-    }
-
-    void cancel_file(Operation& operation) noexcept {
-        if (files_.cancel(operation)) {
-            end_file(operation, -ECANCELED);
         }
     }
 

@@ -47,6 +47,12 @@ inline bool is_multishot(const Operation& operation) noexcept {
            operation.kind() == Kind::poll_multishot;
 }
 
+// It is about no descriptor.
+inline bool names_path(const Operation& operation) noexcept {
+    return operation.kind() == Kind::open || operation.kind() == Kind::stat ||
+           operation.kind() == Kind::rename || operation.kind() == Kind::unlink;
+}
+
 inline AcceptScratch* accept_scratch_of(Operation& operation) noexcept {
     switch (operation.kind()) {
         case Kind::accept:
