@@ -13,7 +13,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
+#include <span>
 #include <system_error>
 
 #include "flowcoro/reactor/operation.hpp"

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <new>
@@ -152,7 +153,9 @@ inline std::chrono::nanoseconds time_of(std::int64_t ticks) noexcept {
 }
 
 inline std::uint32_t mode_of(HANDLE file, const FILE_ATTRIBUTE_TAG_INFO& tag) noexcept {
+    // What <sys/stat.h> has no names for there.
     constexpr std::uint32_t symbolic_link = 0120000;
+    constexpr std::uint32_t pipe = 0010000;
     const std::uint32_t rights = (tag.FileAttributes & FILE_ATTRIBUTE_READONLY) != 0 ? 0444 : 0666;
     if ((tag.FileAttributes & FILE_ATTRIBUTE_REPARSE_POINT) != 0 &&
         tag.ReparseTag == IO_REPARSE_TAG_SYMLINK) {
@@ -165,7 +168,7 @@ inline std::uint32_t mode_of(HANDLE file, const FILE_ATTRIBUTE_TAG_INFO& tag) no
         case FILE_TYPE_CHAR:
             return std::uint32_t{S_IFCHR} | rights;
         case FILE_TYPE_PIPE:
-            return std::uint32_t{S_IFIFO} | rights;
+            return pipe | rights;
         default:
             return std::uint32_t{S_IFREG} | rights;
     }
