@@ -24,8 +24,8 @@ export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-python test-packaging test-free-threaded bench coverage lint \
-	format types layering docs native-test native-windows native-sanitize native-coverage \
-	native-bench stubs wheels clean
+	format types layering docs native-test native-sanitize native-coverage native-bench \
+	native-cross native-windows stubs wheels clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -147,6 +147,11 @@ native-bench: $(SETUP) ## Measure the native core (release build)
 	cmake -S core/native -B $(NATIVE_BUILD)/plain -G Ninja -DFLOWCORO_BENCH=ON $(QUIETLY)
 	cmake --build $(NATIVE_BUILD)/plain $(QUIETLY)
 	for bench in containers memory scheduler reactor; do $(NATIVE_BUILD)/plain/bench/$${bench}_bench; done
+
+native-cross: $(SETUP) ## Compile the native core for macOS and FreeBSD (by zig's clang)
+	$(BIN)/python -m ziglang version $(QUIETLY) 2>&1 || $(UV) pip install --quiet \
+		--python $(BIN)/python --constraint $(CONSTRAINTS) ziglang
+	$(BIN)/python core/native/cross/compile.py
 
 layering: $(SETUP) ## Check who imports whom
 	$(BIN)/pytest -q tests/test_layering.py

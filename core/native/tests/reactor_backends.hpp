@@ -10,7 +10,13 @@
 #include "flowcoro/reactor/reactor.hpp"
 #include "flowcoro/reactor/select.hpp"
 
+#if defined(FLOWCORO_KQUEUE_STAND_IN)
+#    include "kqueue_backends.hpp"
+#endif
+
 namespace flowcoro::test {
+
+#if !defined(FLOWCORO_KQUEUE_STAND_IN)
 
 // Says loudly what is left out, and why.
 inline const std::vector<reactor::Backend>& usable_backends() {
@@ -29,6 +35,8 @@ inline const std::vector<reactor::Backend>& usable_backends() {
     CHECK(!usable.empty());
     return usable;
 }
+
+#endif
 
 // Calls body(reactor) for each backend; a failure says which.
 template <typename Body>

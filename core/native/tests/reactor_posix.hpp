@@ -64,6 +64,14 @@ std::pair<Fd, Fd> socket_pair(const Otherwise& /*otherwise*/) {
     return {Fd(non_blocking(ends[0])), Fd(non_blocking(ends[1]))};
 }
 
+// The end to read from, and the one to write to.
+template <typename Fd>
+std::pair<Fd, Fd> pipe() {
+    int ends[2];
+    CHECK(::pipe(ends) == 0);
+    return {Fd(non_blocking(ends[0])), Fd(non_blocking(ends[1]))};
+}
+
 inline void close(int fd) {
     ::close(fd);
 }
@@ -99,6 +107,13 @@ inline void fill(const char* path, std::string_view content) {
     CHECK(::write(fd, content.data(), content.size()) ==
           static_cast<std::ptrdiff_t>(content.size()));
     ::close(fd);
+}
+
+inline void create(const char* path, std::string_view content) {
+    const int fd = open_file(path, O_RDWR | O_CREAT | O_EXCL);
+    CHECK(fd >= 0);
+    close(fd);
+    fill(path, content);
 }
 
 inline void remove(const char* path) {

@@ -10,6 +10,7 @@
 #include <csignal>
 #include <cstddef>
 #include <cstdio>
+#include <cstring>
 #include <memory>
 #include <string>
 
@@ -25,10 +26,7 @@ using namespace flowcoro::test;
 
 TEST(pipes_are_read_and_written) {
     on_each([](Reactor& reactor) {
-        int ends[2];
-        CHECK(::pipe2(ends, O_NONBLOCK | O_CLOEXEC) == 0);
-        Fd out(ends[0]);
-        Fd in(ends[1]);
+        auto [out, in] = os::pipe<Fd>();
         std::array<std::byte, 100> bytes{};
         Noting<Recv> recv;
         recv.fd = out.get();
@@ -71,6 +69,8 @@ TEST(without_descriptors_accept_says_so_once_and_recovers) {
     });
 }
 
+#if !defined(__APPLE__)  // which has no /dev/full
+
 TEST(a_full_disk_is_told) {
     on_each([](Reactor& reactor) {
         Fd full(::open("/dev/full", O_WRONLY | O_CLOEXEC));
@@ -80,6 +80,47 @@ TEST(a_full_disk_is_told) {
         reactor.start(write);
         run_out(reactor, write);
         CHECK(write.result() == -ENOSPC);
+    });
+}
+
+#endif
+
+TEST(descriptors_are_passed) {
+    on_each([](Reactor& reactor) {
+        auto [left, right] = socket_pair();
+        auto [given, peer] = socket_pair();
+        alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(int))> control{};
+        msghdr layout{};
+        layout.msg_control = control.data();
+        layout.msg_controllen = control.size();
+        cmsghdr* const header = CMSG_FIRSTHDR(&layout);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(sizeof(int));
+        const int number = given.get();
+        std::memcpy(CMSG_DATA(header), &number, sizeof number);
+        char byte = '!';
+        const std::array<Piece, 1> piece{piece_of(&byte, 1)};
+        Noting<SendMsg> send;
+        send.fd = left.get();
+        send.from = piece;
+        send.control = control;
+        reactor.start(send);
+        run_out(reactor, send);
+        CHECK(send.result() == 1);
+        control.fill(std::byte{0});
+        Noting<RecvMsg> recv;
+        recv.fd = right.get();
+        recv.into = piece;
+        recv.control = control;
+        reactor.start(recv);
+        run_out(reactor, recv);
+        CHECK(recv.result() == 1 && recv.control_size >= CMSG_LEN(sizeof(int)));
+        int passed = -1;
+        std::memcpy(&passed, CMSG_DATA(header), sizeof passed);
+        const Fd own(passed);
+        write_all(own, "hello");
+        CHECK(read_some(peer) == "hello");
     });
 }
 

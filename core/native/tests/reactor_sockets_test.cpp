@@ -199,6 +199,52 @@ TEST(datagrams_keep_their_bounds) {
     });
 }
 
+TEST(messages_tell_their_sender) {
+    on_each([](Reactor& reactor) {
+        Fd server(os::socket(AF_INET, SOCK_DGRAM));
+        Fd client(os::socket(AF_INET, SOCK_DGRAM));
+        const sockaddr_in to = loopback(bind_to_loopback(server));
+        const std::uint16_t client_port = bind_to_loopback(client);
+        std::array<char, 4> bytes{};
+        const std::array<Piece, 1> into{piece_of(bytes.data(), bytes.size())};
+        Noting<RecvMsg> recv;
+        recv.fd = server.get();
+        recv.into = into;
+        reactor.start(recv);
+        reactor.run_once(0s);
+        std::string text = "ask";
+        const std::array<Piece, 1> from{piece_of(text.data(), text.size())};
+        Noting<SendMsg> send;
+        send.fd = client.get();
+        send.from = from;
+        send.to(reinterpret_cast<const sockaddr*>(&to), sizeof to);
+        reactor.start(send);
+        run_out(reactor, send);
+        run_out(reactor, recv);
+        CHECK(send.result() == 3 && recv.result() == 3);
+        CHECK(recv.address_size == sizeof(sockaddr_in) && recv.told == 0);
+        sockaddr_in sender{};
+        std::memcpy(&sender, &recv.address, sizeof sender);
+        CHECK(sender.sin_family == AF_INET && ntohs(sender.sin_port) == client_port);
+        // Back to where it came from; then one that is longer than there is room for.
+        Noting<SendMsg> back;
+        back.fd = server.get();
+        back.from = from;
+        back.to(reinterpret_cast<const sockaddr*>(&recv.address), recv.address_size);
+        reactor.start(back);
+        run_out(reactor, back);
+        CHECK(back.result() == 3 && read_exactly(client, 3) == "ask");
+        text = "a long one";
+        const std::array<Piece, 1> longer{piece_of(text.data(), text.size())};
+        send.from = longer;
+        reactor.start(send);
+        run_out(reactor, send);
+        reactor.start(recv);
+        run_out(reactor, recv);
+        CHECK(recv.result() == 4 && (recv.told & MSG_TRUNC) != 0);
+    });
+}
+
 TEST(a_peer_that_resets) {
     on_each([](Reactor& reactor) {
         std::array<std::byte, 100> bytes{};

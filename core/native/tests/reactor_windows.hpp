@@ -125,6 +125,11 @@ inline void fill(const char* path, std::string_view content) {
     ::CloseHandle(file);
 }
 
+inline void create(const char* path, std::string_view content) {
+    close(open_file(path, O_RDWR | O_CREAT | O_EXCL));
+    fill(path, content);
+}
+
 inline void remove(const char* path) {
     ::DeleteFileA(path);
 }

@@ -43,7 +43,7 @@ class EpollPoller {
     [[nodiscard]] bool is_child() const noexcept { return ::getpid() != owner_; }
 
     // 0 or an errno value.
-    int add(int fd, std::uint32_t events = EPOLLIN | EPOLLOUT | EPOLLRDHUP) noexcept {
+    int add(int fd, std::uint32_t events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI) noexcept {
         epoll_event event{};
         event.events = events | EPOLLET;
         event.data.fd = fd;
@@ -59,7 +59,8 @@ class EpollPoller {
             if (event.data.fd != event_) {
                 visit(event.data.fd,
                       Readiness{(event.events & EPOLLIN) != 0, (event.events & EPOLLOUT) != 0,
-                                (event.events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0});
+                                (event.events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0,
+                                (event.events & EPOLLPRI) != 0});
             }
         }
     }

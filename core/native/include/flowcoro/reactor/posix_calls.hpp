@@ -16,11 +16,14 @@
 #    include <sys/sendfile.h>
 #endif
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <span>
 
 #include "flowcoro/reactor/operation.hpp"
 
@@ -28,10 +31,17 @@ namespace flowcoro::reactor {
 
 namespace posix {
 
-#if defined(MSG_NOSIGNAL)
-inline constexpr int no_signal = MSG_NOSIGNAL;
+// macOS has had MSG_NOSIGNAL for a short time only; there the descriptor itself is told.
+#if defined(__APPLE__)
+inline constexpr int no_signal = 0;
+
+inline void never_signal(int fd) noexcept {
+    ::fcntl(fd, F_SETNOSIGPIPE, 1);
+}
 #else
-inline constexpr int no_signal = 0;  // there the socket has SO_NOSIGPIPE
+inline constexpr int no_signal = MSG_NOSIGNAL;
+
+inline void never_signal(int) noexcept {}
 #endif
 
 // Of a call that gives -1 and errno; again when a signal came between.
@@ -55,21 +65,28 @@ inline std::int64_t set_flags(int fd) noexcept {
         ::close(fd);
         return -error;
     }
-#if defined(SO_NOSIGPIPE)
-    const int yes = 1;
-    ::setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &yes, sizeof yes);
-#endif
+    never_signal(fd);
     return fd;
 }
 
 inline std::int64_t accept(int listener) noexcept {
-#if defined(__linux__) || defined(__FreeBSD__)
-    return result_of(
-        [&] { return ::accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC); });
-#else
+#if defined(__APPLE__)
     const std::int64_t fd = result_of([&] { return ::accept(listener, nullptr, nullptr); });
     return fd < 0 ? fd : set_flags(static_cast<int>(fd));
+#else
+    return result_of(
+        [&] { return ::accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC); });
 #endif
+}
+
+inline bool is_tcp(int fd) noexcept {
+    sockaddr_storage name{};
+    socklen_t size = sizeof name;
+    int type = 0;
+    socklen_t type_size = sizeof type;
+    return ::getsockname(fd, reinterpret_cast<sockaddr*>(&name), &size) == 0 &&
+           (name.ss_family == AF_INET || name.ss_family == AF_INET6) &&
+           ::getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_size) == 0 && type == SOCK_STREAM;
 }
 
 inline bool is_writable(int fd) noexcept {
@@ -182,24 +199,49 @@ inline std::int64_t sendv(SendV& operation) noexcept {
     });
 }
 
-inline std::int64_t sendfile(const SendFile& operation) noexcept {
 #if defined(__linux__)
+
+inline std::int64_t sendfile(const SendFile& operation) noexcept {
     return result_of([&] {
         off_t offset = operation.offset;
         return ::sendfile(operation.fd, operation.file, &offset, operation.size);
     });
-#elif defined(__APPLE__)
-    off_t size = static_cast<off_t>(operation.size);
-    const int result =
-        ::sendfile(operation.file, operation.fd, operation.offset, &size, nullptr, 0);
-    return result == 0 || size > 0 ? size : -errno;
-#else
-    off_t sent = 0;
-    const int result = ::sendfile(operation.file, operation.fd, operation.offset, operation.size,
-                                  nullptr, &sent, 0);
-    return result == 0 || sent > 0 ? sent : -errno;
-#endif
 }
+
+#elif defined(__APPLE__) || defined(__FreeBSD__) || defined(__DragonFly__)
+
+// These tell what went apart from the error that ended it, which may be none; and take a size
+// of 0 for all there is.
+inline std::int64_t sendfile(const SendFile& operation) noexcept {
+    off_t sent = 0;
+    const std::int64_t result = operation.size == 0 ? 0 : result_of([&] {
+#    if defined(__APPLE__)
+        sent = static_cast<off_t>(operation.size);
+        const int error =
+            ::sendfile(operation.file, operation.fd, operation.offset, &sent, nullptr, 0);
+        // What sent says after any other error, nobody has promised.
+        sent = error == 0 || errno == EAGAIN || errno == EINTR ? sent : 0;
+#    else
+        const int error = ::sendfile(operation.file, operation.fd, operation.offset, operation.size,
+                                     nullptr, &sent, 0);
+#    endif
+        return sent > 0 ? 0 : error;
+    });
+    return result < 0 ? result : sent;
+}
+
+#else
+
+// By a copy, where there is no such call.
+inline std::int64_t sendfile(const SendFile& operation) noexcept {
+    std::array<std::byte, 16384> piece;
+    const std::size_t most = std::min(piece.size(), operation.size);
+    const std::int64_t size =
+        result_of([&] { return ::pread(operation.file, piece.data(), most, operation.offset); });
+    return size <= 0 ? size : send(operation.fd, piece.data(), static_cast<std::size_t>(size));
+}
+
+#endif
 
 inline std::int64_t poll(int fd, unsigned events) noexcept {
     pollfd asked{fd, static_cast<short>(events), 0};
@@ -241,7 +283,11 @@ inline std::int64_t stat(Stat& operation) noexcept {
 
 inline std::int64_t fsync(const Fsync& operation) noexcept {
 #if defined(__APPLE__)
-    return result_of([&] { return ::fcntl(operation.fd, F_FULLFSYNC); });
+    // There fsync() leaves it to the drive when to write. Not every file system can do more.
+    const std::int64_t result = result_of([&] { return ::fcntl(operation.fd, F_FULLFSYNC); });
+    return result >= 0 || result == -EBADF || result == -EIO
+               ? result
+               : result_of([&] { return ::fsync(operation.fd); });
 #else
     return result_of(
         [&] { return operation.data_only ? ::fdatasync(operation.fd) : ::fsync(operation.fd); });

@@ -7,21 +7,25 @@
 // Protocol
 // --------
 //   side.ready     whether a try may succeed. Set by an event, and at first; cleared by a try that
-//                  did not, and by a stream's short read, which has emptied it: what comes after
-//                  that brings an event of its own. After a hang-up, of which there is one event
-//                  only, short reads tell nothing.
+//                  did not, and by TCP's short read, which has emptied it: what comes after
+//                  that brings an event of its own. Short reads tell nothing after a hang-up,
+//                  of which there is one event only, and after urgent data, before which a read
+//                  ends; nor on other sockets: a datagram may be short, and a Unix socket's read
+//                  ends where descriptors were sent along.
 //   side.waiting   operations of this direction, tried in their order. A new one is tried at once
 //                  when nothing waits before it, so its completion needs no event.
 //   polls          PollFd operations: looked at on every event.
 //   resume_        descriptors whose multishot operations have more to do: they are given
 //                  a few rounds each at a time, so that none starves the others.
 //   files, closing how many file operations are in the pool, and the Close that waits for them.
+//   watched_from   which wait was the last before the kernel watched the descriptor; 0: it does
+//                  not. An event may be looked at after a handler has closed its descriptor and
+//                  opened another of that number: then it is of a wait that began too early.
 //
 // A handler may do anything to the descriptor that it is called for; so whatever was looked at
 // before a handler was called is looked at again afterwards. Descriptors are never freed.
 #pragma once
 
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -47,6 +51,7 @@ struct Readiness {
     bool readable = false;
     bool writable = false;
     bool hung_up = false;  // the peer has sent all, or an error is pending
+    bool urgent = false;   // there is urgent data; not every kernel tells
 };
 
 // Poller: name; add(fd) -> 0 or an errno; wait(timeout, visit(fd, Readiness)); wake(); and a
@@ -94,10 +99,10 @@ class ReadinessReactor final : public Reactor {
         Side in;
         Side out;
         OperationList polls;
-        bool registered = false;
-        bool hung_up = false;
+        std::optional<bool> short_tells;  // whether a short read has emptied it
         bool resumed = false;
-        std::optional<bool> is_stream;
+        bool signals_off = false;  // for writes to who has gone
+        std::uint64_t watched_from = 0;
         std::size_t files = 0;
         Close* closing = nullptr;
     };
@@ -105,6 +110,21 @@ class ReadinessReactor final : public Reactor {
     static bool is_multishot(const Operation& operation) noexcept {
         return operation.kind() == Kind::accept_multishot ||
                operation.kind() == Kind::recv_multishot;
+    }
+
+    static bool is_file(const Operation& operation) noexcept {
+        switch (operation.kind()) {
+            case Kind::read_at:
+            case Kind::write_at:
+            case Kind::fsync:
+            case Kind::open:
+            case Kind::stat:
+            case Kind::rename:
+            case Kind::unlink:
+                return true;
+            default:
+                return false;
+        }
     }
 
     static Side& side_of(Descriptor& descriptor, const Operation& operation) noexcept {
@@ -141,18 +161,9 @@ class ReadinessReactor final : public Reactor {
             complete(operation, -ECANCELED);
             return;
         }
-        switch (operation.kind()) {
-            case Kind::read_at:
-            case Kind::write_at:
-            case Kind::fsync:
-            case Kind::open:
-            case Kind::stat:
-            case Kind::rename:
-            case Kind::unlink:
-                start_file(operation);
-                return;
-            default:
-                break;
+        if (is_file(operation)) {
+            start_file(operation);
+            return;
         }
         const int fd = descriptor_of(operation);
         if (fd < 0) {
@@ -178,6 +189,10 @@ class ReadinessReactor final : public Reactor {
             static_cast<Connect&>(operation).under_way = false;
         }
         Side& side = side_of(descriptor, operation);
+        if (&side == &descriptor.out && !descriptor.signals_off) {
+            posix::never_signal(descriptor.fd);
+            descriptor.signals_off = true;
+        }
         const bool first = side.waiting.empty();
         if (is_multishot(operation)) {
             // Its handler must not be called from here.
@@ -217,11 +232,11 @@ class ReadinessReactor final : public Reactor {
     }
 
     int watch(Descriptor& descriptor) noexcept {
-        if (!descriptor.registered) {
+        if (descriptor.watched_from == 0) {
             if (const int error = poller_.add(descriptor.fd)) {
                 return error;
             }
-            descriptor.registered = true;
+            descriptor.watched_from = waits_;
         }
         return 0;
     }
@@ -238,41 +253,23 @@ class ReadinessReactor final : public Reactor {
     }
 
     void note_read(Descriptor& descriptor, std::int64_t result, std::size_t asked) noexcept {
-        if (result > 0 && static_cast<std::size_t>(result) < asked && !descriptor.hung_up &&
-            is_stream(descriptor)) {
-            descriptor.in.ready = false;
+        if (result > 0 && static_cast<std::size_t>(result) < asked) {
+            if (!descriptor.short_tells) {
+                descriptor.short_tells = posix::is_tcp(descriptor.fd);
+            }
+            descriptor.in.ready = !*descriptor.short_tells;
         }
-    }
-
-    // A datagram is read whole, however short; another may wait behind it.
-    static bool is_stream(Descriptor& descriptor) noexcept {
-        if (!descriptor.is_stream) {
-            int type = 0;
-            socklen_t size = sizeof type;
-            descriptor.is_stream =
-                ::getsockopt(descriptor.fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 &&
-                type == SOCK_STREAM;
-        }
-        return *descriptor.is_stream;
     }
 
     void do_cancel(Operation& operation) noexcept override {
-        switch (operation.kind()) {
-            case Kind::read_at:
-            case Kind::write_at:
-            case Kind::fsync:
-            case Kind::open:
-            case Kind::stat:
-            case Kind::rename:
-            case Kind::unlink:
-                if (files_.cancel(operation)) {
-                    end_file(operation, -ECANCELED);
-                }
-                return;
-            case Kind::close:
-                return;  // it cannot be undone
-            default:
-                break;
+        if (is_file(operation)) {
+            if (files_.cancel(operation)) {
+                end_file(operation, -ECANCELED);
+            }
+            return;
+        }
+        if (operation.kind() == Kind::close) {
+            return;  // it cannot be undone
         }
         Descriptor& found = *descriptors_[static_cast<std::size_t>(descriptor_of(operation))];
         if (operation.kind() == Kind::poll || operation.kind() == Kind::poll_multishot) {
@@ -289,6 +286,7 @@ class ReadinessReactor final : public Reactor {
         if (!resume_.empty()) {
             timeout = Clock::duration::zero();
         }
+        ++waits_;
         poller_.wait(timeout,
                      [this](int fd, const Readiness& readiness) { on_event(fd, readiness); });
         std::vector<int> again;
@@ -303,9 +301,14 @@ class ReadinessReactor final : public Reactor {
 
     void on_event(int fd, const Readiness& readiness) {
         Descriptor& found = *descriptors_[static_cast<std::size_t>(fd)];
+        if (found.watched_from == 0 || found.watched_from == waits_) {
+            return;
+        }
         found.in.ready = found.in.ready || readiness.readable || readiness.hung_up;
         found.out.ready = found.out.ready || readiness.writable || readiness.hung_up;
-        found.hung_up = found.hung_up || readiness.hung_up;
+        if (readiness.hung_up || readiness.urgent) {
+            found.short_tells = false;
+        }
         pump(found);
     }
 
@@ -436,8 +439,9 @@ class ReadinessReactor final : public Reactor {
         // Not again after EINTR: the descriptor is gone, and may be another's by then.
         const int result = ::close(descriptor.fd) == 0 || errno == EINTR ? 0 : -errno;
         descriptor.in.ready = descriptor.out.ready = true;
-        descriptor.registered = descriptor.hung_up = false;
-        descriptor.is_stream.reset();
+        descriptor.signals_off = false;
+        descriptor.watched_from = 0;
+        descriptor.short_tells.reset();
         complete(operation, result);
     }
 
@@ -486,6 +490,7 @@ class ReadinessReactor final : public Reactor {
     Poller poller_;
     std::vector<std::unique_ptr<Descriptor>> descriptors_;
     std::vector<int> resume_;
+    std::uint64_t waits_ = 1;
     bool stopping_ = false;
     FilePool files_;
 };

@@ -19,6 +19,12 @@
 #    include "flowcoro/reactor/iocp.hpp"
 #endif
 
+#if defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || defined(__OpenBSD__) || \
+    defined(__DragonFly__)
+#    include "flowcoro/reactor/kqueue.hpp"
+#    define FLOWCORO_HAS_KQUEUE 1
+#endif
+
 namespace flowcoro::reactor {
 
 struct Backend {
@@ -43,6 +49,12 @@ inline const std::vector<Backend>& backends() {
         {"iocp",
          [](const Options& options) -> std::unique_ptr<Reactor> {
              return std::make_unique<IocpReactor>(options);
+         }},
+#endif
+#if defined(FLOWCORO_HAS_KQUEUE)
+        {"kqueue",
+         [](const Options& options) -> std::unique_ptr<Reactor> {
+             return std::make_unique<KqueueReactor>(options);
          }},
 #endif
     };

@@ -1,0 +1,153 @@
+// ReadinessReactor's protocol, over a poller that tells what the test has it tell.
+#include <unistd.h>
+
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "check.hpp"
+#include "flowcoro/reactor/readiness.hpp"
+#include "reactor_tools.hpp"
+
+namespace {
+
+using namespace std::chrono_literals;
+using namespace flowcoro::reactor;
+using namespace flowcoro::test;
+using flowcoro::memory::BufferPool;
+
+struct ScriptedPoller {
+    static constexpr const char* name = "scripted";
+    static inline std::vector<std::pair<int, Readiness>> events;
+
+    [[nodiscard]] bool is_child() const noexcept { return false; }
+
+    int add(int) noexcept { return 0; }
+
+    template <typename Visitor>
+    void wait(std::optional<Clock::duration>, const Visitor& visit) {
+        for (const auto& [fd, readiness] : std::exchange(events, {})) {
+            visit(fd, readiness);
+        }
+    }
+
+    void wake() noexcept {}
+};
+
+constexpr Readiness readable{true, false, false, false};
+constexpr Readiness writable{false, true, false, false};
+constexpr Readiness hung_up{false, false, true, false};
+constexpr Readiness urgent{true, false, false, true};
+
+struct Fixture {
+    Fixture() {
+        ScriptedPoller::events.clear();
+        recv.into = bytes;
+    }
+
+    // One receive, with what the poller tells meanwhile; 0 when it is still waiting.
+    std::int64_t receive(const Fd& fd, const std::vector<Readiness>& told = {}) {
+        recv.fd = fd.get();
+        if (!recv.in_flight()) {
+            reactor.start(recv);
+        }
+        for (const Readiness& each : told) {
+            ScriptedPoller::events.emplace_back(fd.get(), each);
+        }
+        reactor.run_once();
+        return recv.in_flight() ? 0 : recv.result();
+    }
+
+    std::array<std::byte, 100> bytes{};
+    Noting<Recv> recv;
+    ReadinessReactor<ScriptedPoller> reactor;
+};
+
+TEST(a_short_read_has_emptied_tcp) {
+    Fixture fixture;
+    auto [left, right] = tcp_pair();
+    CHECK(fixture.receive(left) == 0);
+    write_all(right, "abc");
+    CHECK(fixture.receive(left, {readable}) == 3);
+    write_all(right, "d");
+    CHECK(fixture.receive(left) == 0);  // it does not even try
+    CHECK(fixture.receive(left, {writable}) == 0);
+    CHECK(fixture.receive(left, {readable}) == 1);
+}
+
+TEST(a_short_read_tells_nothing_of_other_sockets) {
+    for (auto& [left, right] : {socket_pair(), datagram_pair()}) {
+        Fixture fixture;
+        CHECK(fixture.receive(left) == 0);
+        write_all(right, "abc");
+        CHECK(fixture.receive(left, {readable}) == 3);
+        write_all(right, "d");
+        CHECK(fixture.receive(left) == 1);
+    }
+}
+
+TEST(a_short_read_tells_nothing_after_a_hang_up_or_urgent_data) {
+    for (const Readiness& told : {hung_up, urgent}) {
+        Fixture fixture;
+        auto [left, right] = tcp_pair();
+        CHECK(fixture.receive(left) == 0);
+        write_all(right, "abc");
+        CHECK(fixture.receive(left, {told}) == 3);
+        write_all(right, "d");
+        CHECK(fixture.receive(left) == 1);
+        CHECK(fixture.receive(left) == 0);  // nothing there: it waits
+        write_all(right, "e");
+        CHECK(fixture.receive(left) == 0);
+        CHECK(fixture.receive(left, {readable}) == 1);
+    }
+}
+
+// Both directions' events are there; the handler of the first closes the descriptor, and opens one
+// of the same number. What the second tells is not the new one's.
+TEST(an_event_of_a_closed_descriptor_is_not_its_successors) {
+    Fixture fixture;
+    auto [left, right] = tcp_pair();
+    auto [next, peer] = tcp_pair();
+    BufferPool pool(8);
+    const int number = left.get();
+    Noting<RecvMultishot> first;
+    Noting<Close> close;
+    first.fd = number;
+    first.pool = &pool;
+    first.then = [&, &left = left, &next = next] {
+        if (close.fd < 0) {
+            close.fd = left.release();
+            fixture.reactor.start(close);
+            left = Fd(::dup2(next.get(), number));
+            next.reset();
+            fixture.recv.fd = number;
+            fixture.reactor.start(fixture.recv);
+        }
+    };
+    fixture.reactor.start(first);
+    fixture.reactor.run_once();
+    write_all(right, "x");
+    ScriptedPoller::events.emplace_back(number, readable);
+    ScriptedPoller::events.emplace_back(number, hung_up);
+    fixture.reactor.run_once();
+    CHECK(!first.in_flight() && close.result() == 0 && left.get() == number);
+    CHECK(first.result() == -ECANCELED && first.text == "x" && fixture.recv.in_flight());
+    write_all(peer, "abc");
+    CHECK(fixture.receive(left, {readable}) == 3);
+    write_all(peer, "d");
+    CHECK(fixture.receive(left) == 0);  // of a hang-up it has not heard
+    CHECK(fixture.receive(left, {readable}) == 1);
+    // Nor of one that nobody watches.
+    ScriptedPoller::events.emplace_back(number, hung_up);
+    CHECK(close_by(fixture.reactor, left) == 0);
+}
+
+}  // namespace
+
+int main() {
+    return run_all();
+}
