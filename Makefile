@@ -25,7 +25,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-python test-packaging test-free-threaded bench coverage lint \
 	format types layering docs native-test native-sanitize native-coverage native-bench \
-	native-cross stubs wheels clean
+	native-cross native-windows stubs wheels clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -103,6 +103,29 @@ native-test: $(SETUP) ## Test the native core (ctest)
 	cmake -S core/native -B $(NATIVE_BUILD)/plain -G Ninja $(QUIETLY)
 	cmake --build $(NATIVE_BUILD)/plain $(QUIETLY)
 	ctest --test-dir $(NATIVE_BUILD)/plain --output-on-failure
+
+# Wine's folder is made once. Its server and services stay up until the tests are over: otherwise
+# each test would wait for a start of them, and ctest for the end of what a test has started.
+native-windows: export WINEDEBUG := -all
+native-windows: export WINEDLLOVERRIDES := mscoree,mshtml=
+native-windows: export WINEPREFIX := $(abspath $(NATIVE_BUILD))/windows/wine
+native-windows: $(SETUP) ## Test the native core for Windows, under Wine (needs mingw-w64)
+	@for tool in x86_64-w64-mingw32-g++-posix wine wineserver; do \
+		command -v $$tool > /dev/null && continue; \
+		echo "make: SKIPPED native-windows: there is no $$tool; Debian has it in" \
+			"g++-mingw-w64-x86-64-posix, wine and wine64" >&2; \
+		test "$$CI" != true; exit; \
+	done; \
+	set -e; \
+	cmake -S core/native -B $(NATIVE_BUILD)/windows -G Ninja \
+		--toolchain $(abspath core/native/cmake/mingw-w64.cmake) | \
+		sed -n 's/^-- SKIPPED/SKIPPED/p'; \
+	cmake --build $(NATIVE_BUILD)/windows $(QUIETLY); \
+	test -d $$WINEPREFIX || { wineboot --init $(QUIETLY) 2>&1; wineserver -w; }; \
+	wineserver -p || true; \
+	trap 'wineserver -k || true' EXIT; \
+	wine cmd /c exit < /dev/null $(QUIETLY) 2>&1; \
+	ctest --test-dir $(NATIVE_BUILD)/windows --output-on-failure
 
 native-sanitize: $(SETUP) ## The same under AddressSanitizer+UBSan and under ThreadSanitizer
 	for sanitizers in address,undefined thread; do \

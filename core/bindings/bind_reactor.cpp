@@ -3,16 +3,11 @@
 #include <string>
 
 #include "bindings.hpp"
-
-#if defined(__linux__)
-#    include "flowcoro/reactor/select.hpp"
-#endif
+#include "flowcoro/reactor/select.hpp"
 
 namespace flowcoro::bindings {
 
 namespace {
-
-#if defined(__linux__)
 
 nb::list available() {
     nb::list names;
@@ -26,18 +21,6 @@ nb::object why_not(const char* name) {
     const std::string reason = reactor::why_not(name);
     return reason.empty() ? nb::none() : nb::object(nb::str(reason.c_str()));
 }
-
-#else
-
-nb::list available() {
-    return nb::list();
-}
-
-nb::object why_not(const char* /*name*/) {
-    return nb::str("it is not a backend of this platform");
-}
-
-#endif
 
 }  // namespace
 

@@ -329,6 +329,7 @@ TEST(nothing_is_written_after_a_cancel_has_completed) {
             write_all(right, "too late to come");
             reactor.run_once(0s);
             CHECK(bytes == (std::array<std::byte, 16>{}));
+            CHECK(close_by(reactor, left) == 0);
         }
     });
 }

@@ -67,7 +67,8 @@ TEST(files_are_read_and_written_anywhere) {
 
 TEST(files_are_renamed_and_removed) {
     on_each([](Reactor& reactor) {
-        const TemporaryFile file("x");
+        TemporaryFile file("x");
+        file.close();  // Windows keeps a name until who has the file open has closed it
         const std::string other = file.path() + "-renamed";
         Noting<Rename> rename;
         rename.from = file.path().c_str();

@@ -19,6 +19,10 @@ namespace flowcoro::test::os {
 
 inline constexpr int shut_write = SHUT_WR;
 
+inline bool under_wine() {
+    return false;
+}
+
 inline int as_socket(int fd) {
     return fd;
 }

@@ -195,6 +195,8 @@ class TemporaryFile {
 
     [[nodiscard]] reactor::Handle fd() const { return fd_.get(); }
 
+    void close() { fd_.reset(); }
+
     // Opened once more.
     [[nodiscard]] Fd open(int flags) const { return Fd(os::open_file(path_.c_str(), flags)); }
 

@@ -96,6 +96,7 @@ TEST(the_end_of_a_stream_is_0) {
             reactor.start(recv);  // and again
             run_out(reactor, recv);
             CHECK(recv.result() == 0);
+            CHECK(close_by(reactor, left) == 0);
         }
     });
 }
@@ -261,7 +262,10 @@ TEST(a_peer_that_resets) {
                 reactor.start(recv);
             }
             run_out(reactor, recv);
-            CHECK(recv.result() == -ECONNRESET);
+            // Wine's server takes the error of a socket that nobody waits on; recv() itself, then,
+            // finds only the end.
+            const bool forgotten = os::under_wine() && !waiting && recv.result() == 0;
+            CHECK(recv.result() == -ECONNRESET || forgotten);
             Noting<Send> send;
             send.fd = left.get();
             send.from = bytes_of("too late");
@@ -270,6 +274,7 @@ TEST(a_peer_that_resets) {
             // -EPIPE, and no signal; Windows goes on to say that there was a reset.
             CHECK(send.result() == -EPIPE || send.result() == -ECONNRESET ||
                   send.result() == -ECONNABORTED);
+            CHECK(close_by(reactor, left) == 0);
         }
     });
 }

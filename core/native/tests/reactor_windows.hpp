@@ -20,6 +20,11 @@ using reactor::Handle;
 
 inline constexpr int shut_write = SD_SEND;
 
+// Where Wine differs from Windows, a check is wider.
+inline bool under_wine() {
+    return ::GetProcAddress(::GetModuleHandleW(L"ntdll.dll"), "wine_get_version") != nullptr;
+}
+
 // Before the first socket of the process.
 struct Winsock {
     Winsock() {

@@ -6,7 +6,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <latch>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -39,6 +38,7 @@ using flowcoro::scheduler::TaskGroup;
 using flowcoro::scheduler::Timers;
 using flowcoro::scheduler::WorkerHooks;
 using flowcoro::scheduler::WorkStealingScheduler;
+using flowcoro::test::Latch;
 using flowcoro::test::Threads;
 
 // Notes what became of it.
@@ -75,8 +75,8 @@ class Gate {
     void open() { open_.count_down(); }
 
   private:
-    std::latch entered_{1};
-    std::latch open_{1};
+    Latch entered_{1};
+    Latch open_{1};
 };
 
 TEST(what_cannot_be_is_refused) {
@@ -140,7 +140,7 @@ template <typename Kind>
 void never_sleeps_on_work() {
     Kind scheduler(2);
     for (int lap = 0; lap < 3'000; ++lap) {
-        std::latch done(1);
+        Latch done(1);
         scheduler.schedule([&done] { done.count_down(); });
         done.wait();
         if (lap % 4 == 0) {
@@ -171,7 +171,7 @@ TEST(a_worker_takes_its_newest_and_outsiders_come_in_order) {
     Gate gate;
     scheduler.schedule(std::ref(gate));
     gate.wait_entered();
-    std::latch done(5);
+    Latch done(5);
     const auto note = [&](int number) {
         return [&order, &done, number] {
             order.push_back(number);
@@ -197,7 +197,7 @@ TEST(a_worker_takes_its_newest_and_outsiders_come_in_order) {
 TEST(what_was_woken_is_next_but_not_for_ever) {
     WorkStealingScheduler scheduler(1);
     std::string order;
-    std::latch done(1);
+    Latch done(1);
     Noted waker;
     Noted other;
     int wakes = 0;
@@ -233,8 +233,8 @@ TEST(two_in_the_slot_are_both_run) {
 
 TEST(work_is_stolen_from_a_busy_worker) {
     WorkStealingScheduler scheduler(2);
-    std::latch stolen(2);
-    std::latch done(1);
+    Latch stolen(2);
+    Latch done(1);
     Noted in_slot;
     in_slot.body = [&] { stolen.count_down(); };
     scheduler.schedule([&] {
@@ -251,7 +251,7 @@ TEST(newest_first_starves_nobody) {
     WorkStealingScheduler scheduler(1);
     std::atomic<bool> old_ran{false};
     std::atomic<bool> outsider_ran{false};
-    std::latch done(1);
+    Latch done(1);
     Noted busy;
     busy.body = [&] {
         if (old_ran.load() && outsider_ran.load()) {
@@ -353,7 +353,7 @@ void accepts_or_refuses(Fate rest) {
         std::vector<char> accepted(noted.size());
         {
             Kind scheduler(2);
-            std::latch started(3);
+            Latch started(3);
             Threads threads;
             for (std::size_t first = 0; first < 2; ++first) {
                 threads.start([&, first] {
@@ -381,7 +381,7 @@ TEST(shutdown_races_with_submitters) {
 
 TEST(a_worker_cannot_shut_its_scheduler_down) {
     WorkStealingScheduler scheduler(1);
-    std::latch done(1);
+    Latch done(1);
     bool refused = false;
     scheduler.schedule([&] {
         try {
@@ -428,7 +428,7 @@ TEST(the_urgent_comes_first) {
     scheduler.schedule(std::ref(gate), Priority::critical);
     gate.wait_entered();
     std::string order;
-    std::latch done(8);
+    Latch done(8);
     for (const auto& [letter, priority] : {std::pair{'l', Priority::low},
                                            {'n', Priority::normal},
                                            {'c', Priority::critical},
@@ -457,7 +457,7 @@ TEST(the_starvation_bound_is_kept) {
     scheduler.schedule(std::ref(gate), Priority::critical);
     gate.wait_entered();
     std::string order;
-    std::latch done(40 + 3 + 3);
+    Latch done(40 + 3 + 3);
     const auto note = [&](char letter, Priority priority) {
         scheduler.schedule(
             [&order, &done, letter] {
@@ -545,7 +545,7 @@ TEST(timers_submit_when_their_time_has_come) {
     WorkStealingScheduler scheduler(1);
     Timers timers;
     std::vector<int> order;
-    std::latch done(3);
+    Latch done(3);
     std::array<Noted, 4> noted;
     for (std::size_t i = 0; i < noted.size(); ++i) {
         noted[i].body = [&order, &done, i] {

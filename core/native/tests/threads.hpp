@@ -2,7 +2,10 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
+#include <cstddef>
 #include <cstdint>
+#include <mutex>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -38,6 +41,34 @@ class Threads {
 
   private:
     std::vector<std::thread> threads_;
+};
+
+// Not std::latch: that of MinGW's library may wait for ever (see detail/atomic.hpp).
+class Latch {
+  public:
+    explicit Latch(std::ptrdiff_t count) : missing_(count) {}
+
+    void count_down() {
+        const std::scoped_lock lock(mutex_);  // to the end: who waits may destroy this then
+        if (--missing_ == 0) {
+            open_.notify_all();
+        }
+    }
+
+    void wait() {
+        std::unique_lock lock(mutex_);
+        open_.wait(lock, [this] { return missing_ == 0; });
+    }
+
+    void arrive_and_wait() {
+        count_down();
+        wait();
+    }
+
+  private:
+    std::mutex mutex_;
+    std::condition_variable open_;
+    std::ptrdiff_t missing_;
 };
 
 // Holds each thread until all have come, so that they meet.

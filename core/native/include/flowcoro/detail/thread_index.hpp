@@ -18,6 +18,10 @@
 
 #include "flowcoro/detail/atomic.hpp"
 
+#if defined(__MINGW32__)
+#    include "flowcoro/detail/windows.hpp"
+#endif
+
 namespace flowcoro::detail {
 
 // More threads than this at the same time, and threads that are ending, get `no_thread_index`:
@@ -34,38 +38,8 @@ inline std::uint32_t thread_index() noexcept {
 
 #else
 
-class ThreadIndex {
+class TakenIndices {
   public:
-    static std::uint32_t get() noexcept {
-        const std::uint32_t index = mine_;
-        return index != unknown ? index : first_time();
-    }
-
-  private:
-    static constexpr std::uint32_t unknown = ~std::uint32_t{0};
-    static constexpr std::size_t bits = 64;
-
-    // Holds the index until the thread ends.
-    struct Lease {
-        Lease() noexcept { mine_ = take(); }
-
-        Lease(const Lease&) = delete;
-        Lease& operator=(const Lease&) = delete;
-
-        ~Lease() {
-            if (mine_ != no_thread_index) {
-                give_back(mine_);
-                mine_ = no_thread_index;
-            }
-        }
-    };
-
-    static std::uint32_t first_time() noexcept {
-        static thread_local const Lease lease;
-        static_cast<void>(lease);
-        return mine_;
-    }
-
     static std::uint32_t take() noexcept {
         for (std::size_t word = 0; word < max_thread_index / bits; ++word) {
             std::uint64_t before = taken_[word].load(memory_order_relaxed);
@@ -85,9 +59,92 @@ class ThreadIndex {
         taken_[index / bits].fetch_and(~(std::uint64_t{1} << (index % bits)), memory_order_release);
     }
 
+  private:
+    static constexpr std::size_t bits = 64;
+
     static inline atomic<std::uint64_t> taken_[max_thread_index / bits]{};
+};
+
+#    if defined(__MINGW32__)
+
+// MinGW frees the memory of thread_local variables before it calls their destructors. So the index
+// lies in a slot of the system's, whose callback ends with the thread: 0 while there is none, the
+// index and 1 afterwards.
+class ThreadIndex {
+  public:
+    static std::uint32_t get() noexcept {
+        const auto kept = reinterpret_cast<std::uintptr_t>(::FlsGetValue(slot()));
+        return kept != 0 ? static_cast<std::uint32_t>(kept - 1) : first_time();
+    }
+
+  private:
+    static DWORD slot() noexcept {
+        static const DWORD allocated = ::FlsAlloc(&at_end);
+        return allocated;
+    }
+
+    static bool keep(std::uint32_t index) noexcept {
+        return ::FlsSetValue(slot(), reinterpret_cast<void*>(std::uintptr_t{index} + 1)) != FALSE;
+    }
+
+    static std::uint32_t first_time() noexcept {
+        const std::uint32_t index = TakenIndices::take();
+        if (!keep(index)) {
+            give_back(index);
+            return no_thread_index;
+        }
+        return index;
+    }
+
+    static void give_back(std::uint32_t index) noexcept {
+        if (index != no_thread_index) {
+            TakenIndices::give_back(index);
+        }
+    }
+
+    static void WINAPI at_end(void* kept) noexcept {
+        keep(no_thread_index);
+        give_back(static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(kept) - 1));
+    }
+};
+
+#    else
+
+class ThreadIndex {
+  public:
+    static std::uint32_t get() noexcept {
+        const std::uint32_t index = mine_;
+        return index != unknown ? index : first_time();
+    }
+
+  private:
+    static constexpr std::uint32_t unknown = ~std::uint32_t{0};
+
+    // Holds the index until the thread ends.
+    struct Lease {
+        Lease() noexcept { mine_ = TakenIndices::take(); }
+
+        Lease(const Lease&) = delete;
+        Lease& operator=(const Lease&) = delete;
+
+        ~Lease() {
+            if (mine_ != no_thread_index) {
+                TakenIndices::give_back(mine_);
+                mine_ = no_thread_index;
+            }
+        }
+    };
+
+    static std::uint32_t first_time() noexcept {
+        static thread_local const Lease lease;
+        static_cast<void>(lease);
+        return mine_;
+    }
+
     static inline constinit thread_local std::uint32_t mine_ = unknown;
 };
+
+#    endif
 
 inline std::uint32_t thread_index() noexcept {
     return ThreadIndex::get();

@@ -22,8 +22,13 @@
 
 #include "flowcoro/detail/atomic.hpp"
 #include "flowcoro/reactor/operation.hpp"
-#include "flowcoro/reactor/posix_calls.hpp"
 #include "flowcoro/reactor/reactor.hpp"
+
+#if defined(_WIN32)
+#    include "flowcoro/reactor/windows_calls.hpp"
+#else
+#    include "flowcoro/reactor/posix_calls.hpp"
+#endif
 
 namespace flowcoro::reactor {
 

@@ -84,6 +84,7 @@ class Operation {
     template <typename Poller>
     friend class ReadinessReactor;
     friend class IoUringReactor;
+    friend class IocpReactor;
     friend class FilePool;
 
     Handler handler_;
@@ -96,6 +97,18 @@ class Operation {
     bool over_ = false;       // only the handler is still to be called
     bool picked_ = false;     // a file thread has it
     bool by_poll_ = false;    // tried, and polled for in between, where the kernel would not wait
+
+#if defined(_WIN32)
+    struct Overlapped : OVERLAPPED {
+        explicit Overlapped(Operation* operation) noexcept : OVERLAPPED{}, of(operation) {}
+
+        Operation* of;
+        bool pending = false;  // the kernel has it, and a packet will come
+        bool resumed = false;  // it goes on in the next turn, whatever the kernel says
+    };
+
+    Overlapped overlapped_{this};
+#endif
 };
 
 // A doubly linked list through the operations, each of which is in one at most.
@@ -138,6 +151,9 @@ struct Accept : Operation {
     explicit Accept(Handler handler) noexcept : Operation(Kind::accept, handler) {}
 
     Handle fd = no_handle;
+#if defined(_WIN32)
+    AcceptScratch scratch;
+#endif
 };
 
 // One completion for each connection. It ends by an error: -EMFILE and the like are told once; then
@@ -147,6 +163,9 @@ struct AcceptMultishot : Operation {
         : Operation(Kind::accept_multishot, handler) {}
 
     Handle fd = no_handle;
+#if defined(_WIN32)
+    AcceptScratch scratch;
+#endif
 };
 
 // The result is 0.
@@ -252,6 +271,9 @@ struct PollFd : Operation {
 
     Handle fd = no_handle;
     unsigned events = 0;
+#if defined(_WIN32)
+    PollScratch scratch;
+#endif
 };
 
 // A completion whenever the descriptor becomes ready again; not for as long as it is.
@@ -260,6 +282,12 @@ struct PollFdMultishot : Operation {
 
     Handle fd = no_handle;
     unsigned events = 0;
+#if defined(_WIN32)
+    PollScratch scratch;
+    unsigned told = 0;  // what the last completion was about, when, and how much could be read then
+    Clock::time_point told_at;
+    u_long readable = 0;
+#endif
 };
 
 // Files.

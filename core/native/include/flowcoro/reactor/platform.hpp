@@ -2,16 +2,13 @@
 #pragma once
 
 #if defined(_WIN32)
-#    if !defined(NOMINMAX)
-#        define NOMINMAX
-#    endif
-#    if !defined(WIN32_LEAN_AND_MEAN)
-#        define WIN32_LEAN_AND_MEAN
-#    endif
-// The order matters: windows.h alone would bring the sockets of another age.
-#    include <windows.h>
+// First: it says what winsock2.h, which includes windows.h, is to leave out.
+#    include "flowcoro/detail/windows.hpp"
+//
 #    include <winsock2.h>
 #    include <ws2tcpip.h>
+
+#    include <array>
 #else
 #    include <sys/socket.h>
 #    include <sys/uio.h>
@@ -38,6 +35,23 @@ inline Piece piece_of(const void* memory, std::size_t size) noexcept {
 struct MessageScratch {
     INT address_size = 0;
     DWORD flags = 0;
+};
+
+// The socket that a connection is to become, and where the kernel writes its addresses: the
+// backend's.
+struct AcceptScratch {
+    SOCKET socket = INVALID_SOCKET;
+    std::array<std::byte, 2 * (sizeof(sockaddr_storage) + 16)> addresses;
+};
+
+// What the kernel is asked, and answers, about the readiness of one socket: the backend's.
+struct PollScratch {
+    LARGE_INTEGER timeout;
+    ULONG count;
+    ULONG exclusive;
+    HANDLE socket;
+    ULONG events;
+    LONG status;
 };
 
 #else

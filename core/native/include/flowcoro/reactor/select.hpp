@@ -15,6 +15,9 @@
 #    include "flowcoro/reactor/epoll.hpp"
 #    include "flowcoro/reactor/io_uring.hpp"
 #endif
+#if defined(_WIN32)
+#    include "flowcoro/reactor/iocp.hpp"
+#endif
 
 #if defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || defined(__OpenBSD__) || \
     defined(__DragonFly__)
@@ -40,6 +43,12 @@ inline const std::vector<Backend>& backends() {
         {"epoll",
          [](const Options& options) -> std::unique_ptr<Reactor> {
              return std::make_unique<EpollReactor>(options);
+         }},
+#endif
+#if defined(_WIN32)
+        {"iocp",
+         [](const Options& options) -> std::unique_ptr<Reactor> {
+             return std::make_unique<IocpReactor>(options);
          }},
 #endif
 #if defined(FLOWCORO_HAS_KQUEUE)
