@@ -1,5 +1,5 @@
-// What Python may know of flowcoro/reactor/: which backends there are, and a reactor to run. Where
-// there is none yet, the rest is missing as well.
+// What Python may know of flowcoro/reactor/: which backends there are, and a reactor to run; not on
+// Windows, where there are no native transports yet.
 #include <string>
 
 #include "bindings.hpp"
@@ -8,6 +8,14 @@
 namespace flowcoro::bindings {
 
 namespace {
+
+nb::list backends() {
+    nb::list names;
+    for (const reactor::Backend& backend : reactor::backends()) {
+        names.append(nb::str(backend.name.data(), backend.name.size()));
+    }
+    return names;
+}
 
 nb::list available() {
     nb::list names;
@@ -24,7 +32,7 @@ nb::object why_not(const char* name) {
 
 }  // namespace
 
-#if !defined(__linux__)
+#if defined(_WIN32)
 
 namespace {
 
@@ -48,6 +56,8 @@ void bind_native_api(nb::module_& /*module*/) {}
 #endif
 
 void bind_reactor(nb::module_& module) {
+    module.def("reactor_backends", &backends, nb::sig("def reactor_backends() -> list[str]"),
+               "The reactor backends of this platform, the preferred first.");
     module.def("reactor_available", &available, nb::sig("def reactor_available() -> list[str]"),
                "The reactor backends that can be used here and now, the preferred first.");
     module.def("reactor_why_not", &why_not, nb::arg("name"),

@@ -13,6 +13,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from flowcoro import reactor
 from flowcoro.cli import BUILT_IN, _demo, _doctor, _template, main
 from flowcoro.cli._root import root
 from flowcoro.errors import FlowcoroError
@@ -417,11 +418,23 @@ def test_the_doctor(site: Any) -> None:
     bad = next(p for p in report["plugins"] if p["name"] == "bad")
     assert (bad["status"], bad["reason"]) == ("failed", "import: OSError: [no]")
     assert report["loop"]["name"] == "asyncio"
+    assert report["reactors"].keys() == set(reactor.backends())
     assert "flowcoro-http" in report["extras"]
     table = flowcoro("doctor")
     assert table.exit_code == 1
     assert "OSError: [no]" in table.output
     assert table.stderr == ""
+
+
+def test_the_doctor_tells_why_a_reactor_cannot_be_used(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons = {"io_uring": "[the kernel] refuses", "epoll": None}
+    monkeypatch.setattr(reactor, "backends", lambda: list(reasons))
+    monkeypatch.setattr(reactor, "why_not", reasons.__getitem__)
+    output = flowcoro("doctor").output
+    assert "io_uring cannot be used: [the kernel] refuses" in output
+    assert "epoll usable" in output
 
 
 def test_the_doctor_finds_nothing_wrong(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:

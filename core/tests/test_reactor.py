@@ -17,6 +17,12 @@ def test_epoll_is_always_there() -> None:
     assert reactor.why_not("epoll") is None
 
 
+@linux
+def test_what_is_available_is_of_the_platform() -> None:
+    assert reactor.backends() == ["io_uring", "epoll"]
+    assert set(reactor.available()) <= set(reactor.backends())
+
+
 def test_what_is_not_available_has_a_reason() -> None:
     assert reactor.why_not("no-such-backend") == "it is not a backend of this platform"
     for name in ("io_uring", "epoll"):
@@ -47,4 +53,7 @@ def test_a_forbidden_io_uring_is_reported() -> None:
         check=False,
     )
     assert ended.stderr == ""
-    assert ended.stdout == "['epoll'] io_uring_setup: Operation not permitted\n"
+    assert ended.stdout == (
+        "['epoll'] io_uring_setup (see kernel.io_uring_disabled, and the container's seccomp "
+        "profile): Operation not permitted\n"
+    )

@@ -925,6 +925,9 @@ class ObjectPool(Generic[_T]):
     def max_idle(self) -> int:
         """How many objects it keeps for later at most."""
 
+def reactor_backends() -> list[str]:
+    """The reactor backends of this platform, the preferred first."""
+
 def reactor_available() -> list[str]:
     """The reactor backends that can be used here and now, the preferred first."""
 

@@ -80,6 +80,7 @@ def examine() -> dict[str, Any]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "platform": platform.platform(),
         "native": native,
+        "reactors": _reactors(),
         "loop": _loop(host),
         "plugins": plugins,
         "extras": _extras(),
@@ -126,6 +127,15 @@ def _loop(host: PluginHost) -> dict[str, str]:
     return {"name": factory.name, "reactor": reactor}
 
 
+def _reactors() -> dict[str, str]:
+    """Map each of the native core's reactors to why it cannot be used, or to nothing."""
+    try:
+        reactor = importlib.import_module("flowcoro.reactor")
+    except ImportError:
+        return {}
+    return {name: reactor.why_not(name) or "" for name in reactor.backends()}
+
+
 def _extras() -> dict[str, str]:
     """Map each distribution that an extra of flowcoro would install to its version."""
     from packaging.requirements import Requirement
@@ -155,6 +165,9 @@ def _print(report: dict[str, Any]) -> None:
     mark = "[green]works[/]" if native["works"] else "[red]missing[/]"
     console.print(f"[bold]flowcoro {report['flowcoro']}[/] on {escape(report['python'])}")
     console.print(f"native core   {mark} ({escape(shown)})")
+    for name, reason in report["reactors"].items():
+        state = f"[yellow]cannot be used[/]: {escape(reason)}" if reason else "[green]usable[/]"
+        console.print(f"reactor       {name} {state}")
     console.print(f"event loop    {escape(loop['name'])}, reactor {escape(loop['reactor'])}")
     ok = report["configuration"] == "ok"
     wrong = escape(report["configuration"])

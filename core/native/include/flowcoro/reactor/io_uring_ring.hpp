@@ -88,7 +88,8 @@ class IoUring {
         params.cq_entries = completions;
         fd_ = static_cast<int>(::syscall(__NR_io_uring_setup, submissions, &params));
         if (fd_ < 0) {
-            throw std::system_error(errno, std::generic_category(), "io_uring_setup");
+            const int error = errno;
+            throw std::system_error(error, std::generic_category(), refused(error));
         }
         try {
             map(params);
@@ -181,6 +182,19 @@ class IoUring {
     }
 
   private:
+    // Who may forbid it, if somebody does.
+    static const char* refused(int error) noexcept {
+        switch (error) {
+            case EPERM:
+                return "io_uring_setup (see kernel.io_uring_disabled, and the container's seccomp "
+                       "profile)";
+            case ENOMEM:
+                return "io_uring_setup (see RLIMIT_MEMLOCK)";
+            default:
+                return "io_uring_setup";
+        }
+    }
+
     void map(const io_uring_params& params) {
         constexpr unsigned needed = IORING_FEAT_SINGLE_MMAP | IORING_FEAT_NODROP |
                                     IORING_FEAT_EXT_ARG | IORING_FEAT_SUBMIT_STABLE |

@@ -51,6 +51,7 @@ class IocpReactor final : public Reactor {
         : Reactor(options), files_(*this, options.file_threads) {}
 
     ~IocpReactor() override {
+        stop_companions();
         stopping_ = true;
         for (auto& [handle, descriptor] : descriptors_) {
             cancel_all(descriptor);
