@@ -145,6 +145,46 @@ TEST(many_file_operations_at_once_and_a_close) {
     });
 }
 
+// A file thread that is done just when the loop has looked must not leave it asleep.
+TEST(no_file_operation_is_slept_through) {
+    struct Again : ReadAt {
+        Again() : ReadAt(&Again::done) {}
+
+        static void done(Operation& self, Completion&& completion) {
+            Again& read = static_cast<Again&>(self);
+            CHECK(completion.result == 8);
+            if (*read.left != 0) {
+                --*read.left;
+                read.reactor->start(read);
+            }
+        }
+
+        Reactor* reactor = nullptr;
+        std::size_t* left = nullptr;
+        std::array<std::byte, 8> bytes{};
+    };
+
+    on_each([](Reactor& reactor) {
+        const TemporaryFile file(std::string(8, 'q'));
+        Fd fd = file.open(O_RDONLY);
+        std::size_t left = 30'000;
+        std::array<Again, 8> reads;
+        for (Again& each : reads) {
+            each.reactor = &reactor;
+            each.left = &left;
+            each.fd = fd.get();
+            each.into = each.bytes;
+            reactor.start(each);
+        }
+        while (reactor.in_flight() != 0) {
+            const Clock::time_point before = Clock::now();
+            reactor.run_once(30s);
+            CHECK(Clock::now() - before < 30s);
+        }
+        CHECK(close_by(reactor, fd) == 0);
+    });
+}
+
 }  // namespace
 
 int main() {

@@ -87,10 +87,14 @@ class FilePool {
         return taken;
     }
 
+    [[nodiscard]] bool has_done() const noexcept {
+        return any_done_.load(detail::memory_order_acquire);
+    }
+
     // Calls visit(operation, result) for each that is done.
     template <typename Visitor>
     void take_done(const Visitor& visit) {
-        if (!any_done_.load(detail::memory_order_acquire)) {
+        if (!has_done()) {
             return;
         }
         OperationList done;

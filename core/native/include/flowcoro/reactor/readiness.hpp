@@ -285,7 +285,9 @@ class ReadinessReactor final : public Reactor {
     void do_wake() noexcept override { poller_.wake(); }
 
     void poll(std::optional<Clock::duration> timeout) override {
-        if (!resume_.empty()) {
+        // A file that was done after the last look, but before wake() was expected again, has
+        // brought no event.
+        if (!resume_.empty() || files_.has_done()) {
             timeout = Clock::duration::zero();
         }
         ++waits_;
