@@ -60,7 +60,11 @@ class BufferRing {
     memory::Buffer take(std::uint16_t id) noexcept {
         memory::Buffer filled = std::move(buffers_[id]);
         ++missing_;
-        refill();
+        if (missing_ != 1) {
+            refill();
+        } else if (give(id)) {
+            publish();
+        }
         return filled;
     }
 
@@ -68,22 +72,22 @@ class BufferRing {
     bool refill() noexcept {
         const unsigned before = tail_;
         for (std::uint16_t id = 0; missing_ != 0 && id < most; ++id) {
-            // Mostly the one that was just taken is the only one that is missing.
-            const std::uint16_t place = (next_ + id) % most;
-            if (!buffers_[place] && !give(place)) {
+            if (!buffers_[id] && !give(id)) {
                 break;
             }
         }
         if (tail_ != before) {
-            __atomic_store_n(&memory_.at<io_uring_buf_ring>()->tail,
-                             static_cast<std::uint16_t>(tail_), __ATOMIC_RELEASE);
+            publish();
         }
         return missing_ != most;
     }
 
-    void hint(std::uint16_t id) noexcept { next_ = id; }
-
   private:
+    void publish() noexcept {
+        __atomic_store_n(&memory_.at<io_uring_buf_ring>()->tail, static_cast<std::uint16_t>(tail_),
+                         __ATOMIC_RELEASE);
+    }
+
     bool give(std::uint16_t id) noexcept {
         try {
             buffers_[id] = pool_.try_acquire();
@@ -111,7 +115,6 @@ class BufferRing {
     std::array<memory::Buffer, most> buffers_;
     unsigned missing_ = most;
     unsigned tail_ = 0;
-    std::uint16_t next_ = 0;
 };
 
 }  // namespace flowcoro::reactor

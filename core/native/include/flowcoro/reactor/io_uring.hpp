@@ -431,7 +431,8 @@ class IoUringReactor final : public Reactor {
             default:
                 break;
         }
-        finish(operation, result);
+        release(operation);
+        deliver(operation, Completion{result, false, {}});
     }
 
     // A multishot operation has something, and goes on: with or without the kernel's help.
@@ -450,7 +451,6 @@ class IoUringReactor final : public Reactor {
         if (result > 0) {
             BufferRing& ring = *ring_of(*operation.pool)->ring;
             const auto id = static_cast<std::uint16_t>(flags >> IORING_CQE_BUFFER_SHIFT);
-            ring.hint(id);
             again(operation, more, Completion{result, true, ring.take(id)});
         } else if (result == -ENOBUFS && !operation.cancelled_ &&
                    ring_of(*operation.pool)->ring->refill()) {
@@ -463,6 +463,11 @@ class IoUringReactor final : public Reactor {
     // The last completion but for the call of the handler, which is called in this turn.
     void finish(Operation& operation, std::int64_t result) noexcept {
         complete(operation, result);
+        release(operation);
+    }
+
+    // What the operation holds in here.
+    void release(Operation& operation) noexcept {
         if (operation.kind() == Kind::recv_multishot) {
             end_receive(static_cast<RecvMultishot&>(operation));
         }
