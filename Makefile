@@ -146,7 +146,10 @@ native-coverage: $(SETUP) ## The same with a gate on line coverage
 native-bench: $(SETUP) ## Measure the native core (release build)
 	cmake -S core/native -B $(NATIVE_BUILD)/plain -G Ninja -DFLOWCORO_BENCH=ON $(QUIETLY)
 	cmake --build $(NATIVE_BUILD)/plain $(QUIETLY)
-	for bench in containers memory scheduler reactor; do $(NATIVE_BUILD)/plain/bench/$${bench}_bench; done
+	for bench in containers memory scheduler; do $(NATIVE_BUILD)/plain/bench/$${bench}_bench; done
+	for bench in $(NATIVE_BUILD)/plain/bench/reactor*_bench; do \
+		if [ -x $$bench ]; then $$bench $(BENCH_OPTIONS) || exit 1; fi; \
+	done
 
 native-cross: $(SETUP) ## Compile the native core for macOS and FreeBSD (by zig's clang)
 	$(BIN)/python -m ziglang version $(QUIETLY) 2>&1 || $(UV) pip install --quiet \

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -69,7 +70,8 @@ class Load {
         std::array<char, 65536> bytes{};
         for (std::size_t answered = 0; answered < requests;) {
             const int count = ::epoll_wait(poller_, events.data(), events.size(), 10'000);
-            check(count > 0, "no answer");
+            // A process that was stopped for a while sees its wait interrupted.
+            check(count > 0 || (count < 0 && errno == EINTR), "no answer");
             for (int i = 0; i < count; ++i) {
                 Peer& peer = peers_[events[static_cast<std::size_t>(i)].data.u64];
                 const ssize_t got = ::recv(peer.fd, bytes.data(), bytes.size(), 0);

@@ -1,10 +1,13 @@
 // What it costs to wake a loop from another thread, beside libuv's uv_async_send.
 //
 // Round trips: a thread wakes the other's loop and waits in a loop of its own to be woken by it.
-// On two processors, which shows how soon; and with both threads on one, where nothing sleeps so
-// deeply that the machine decides the figure, which shows how much work it is. Then wakes that
-// coalesce: many of them while the loop runs.
-#include <sys/resource.h>
+// On two processors, by the clock and by the CPU time of both threads; and with both on one, where
+// the machine's way of waking an idle processor does not decide the figure. The bare row is two
+// threads that wait on a futex, with no loop: the floor. Then wakes that coalesce: many of them
+// while the loop runs.
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstddef>
@@ -36,6 +39,26 @@ class ReactorLoop {
 
   private:
     std::unique_ptr<flowcoro::reactor::Reactor> reactor_;
+};
+
+// Nothing but the wake: what any loop adds to.
+class Bare {
+  public:
+    explicit Bare(const std::string& /*name*/) {}
+
+    void wake() {
+        woken_.store(1, std::memory_order_release);
+        ::syscall(SYS_futex, &woken_, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
+    }
+
+    void turn() {
+        while (woken_.exchange(0, std::memory_order_acquire) == 0) {
+            ::syscall(SYS_futex, &woken_, FUTEX_WAIT_PRIVATE, 0, nullptr, nullptr, 0);
+        }
+    }
+
+  private:
+    std::atomic<std::uint32_t> woken_{0};
 };
 
 #if defined(FLOWCORO_WITH_LIBUV)
@@ -74,9 +97,10 @@ void wait_for(Loop& loop, const std::atomic<std::uint64_t>& count, std::uint64_t
     }
 }
 
-// Round trips a second.
+// Round trips in a second of that clock.
 template <typename Loop>
-double round_trips(const std::string& name, std::size_t trips, int other_processor) {
+double round_trips(const std::string& name, std::size_t trips, int other_processor,
+                   clockid_t clock) {
     Loop here(name);
     Loop there(name);
     std::atomic<std::uint64_t> asked{0};
@@ -90,13 +114,13 @@ double round_trips(const std::string& name, std::size_t trips, int other_process
             here.wake();
         }
     });
-    const double before = seconds_of(CLOCK_MONOTONIC);
+    const double before = seconds_of(clock);
     for (std::uint64_t i = 1; i <= trips; ++i) {
         asked.store(i, std::memory_order_release);
         there.wake();
         wait_for(here, answered, i);
     }
-    const double took = seconds_of(CLOCK_MONOTONIC) - before;
+    const double took = seconds_of(clock) - before;
     other.join();
     return static_cast<double>(trips) / took;
 }
@@ -125,7 +149,7 @@ double wakes(const std::string& name, std::size_t count) {
 
 template <typename Turn>
 void compare(const Arguments& arguments, const char* title, const char* unit, double scale,
-             const Turn& turn) {
+             bool with_bare, const Turn& turn) {
     if (!is_wanted(arguments, title)) {
         return;
     }
@@ -133,6 +157,9 @@ void compare(const Arguments& arguments, const char* title, const char* unit, do
 #if defined(FLOWCORO_WITH_LIBUV)
     comparison.add("libuv", [&] { return turn.template operator()<LibuvLoop>(""); });
 #endif
+    if (with_bare) {
+        comparison.add("bare futex", [&] { return turn.template operator()<Bare>(""); });
+    }
     for (const std::string& name : flowcoro::reactor::available()) {
         comparison.add(name + " reactor",
                        [&turn, name] { return turn.template operator()<ReactorLoop>(name); });
@@ -148,14 +175,26 @@ int main(int count, char** values) {
 #if !defined(FLOWCORO_WITH_LIBUV)
     std::printf("SKIPPED: no comparison with libuv, which is not installed\n");
 #endif
-    const std::size_t trips = arguments.quick ? 200 : 30'000;
-    compare(
-        arguments, "round trips, two processors", "thousands a second", 1e3,
-        [&]<typename Loop>(const std::string& name) { return round_trips<Loop>(name, trips, 1); });
-    compare(
-        arguments, "round trips, one processor", "thousands a second", 1e3,
-        [&]<typename Loop>(const std::string& name) { return round_trips<Loop>(name, trips, 0); });
-    compare(arguments, "wakes that coalesce", "millions a second", 1e6,
-            [&]<typename Loop>(const std::string& name) { return wakes<Loop>(name, trips * 100); });
+    const std::size_t trips = arguments.quick ? 200 : 10'000;
+
+    struct Case {
+        const char* title;
+        const char* unit;
+        int processor;
+        clockid_t clock;
+    };
+
+    for (const Case& each :
+         {Case{"round trips, two processors", "thousands a second", 1, CLOCK_MONOTONIC},
+          Case{"CPU of round trips, two processors", "thousands for a second of CPU time", 1,
+               CLOCK_PROCESS_CPUTIME_ID},
+          Case{"round trips, one processor", "thousands a second", 0, CLOCK_MONOTONIC}}) {
+        compare(arguments, each.title, each.unit, 1e3, true,
+                [&]<typename Loop>(const std::string& name) {
+                    return round_trips<Loop>(name, trips, each.processor, each.clock);
+                });
+    }
+    compare(arguments, "wakes that coalesce", "millions a second", 1e6, false,
+            [&]<typename Loop>(const std::string& name) { return wakes<Loop>(name, trips * 300); });
     return 0;
 }
