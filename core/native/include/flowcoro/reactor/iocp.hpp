@@ -179,7 +179,9 @@ class IocpReactor final : public Reactor {
         if (!quiet_.empty()) {
             timeout = std::min<Clock::duration>(timeout.value_or(look_interval), look_interval);
         }
-        if (!resume_.empty() || has_ready()) {
+        // A file that was done after the last look, but before wake() was expected again, has
+        // brought no packet.
+        if (!resume_.empty() || has_ready() || files_.has_done()) {
             timeout = Clock::duration::zero();
         }
         requests_.port().wait(timeout);
