@@ -136,6 +136,9 @@ class IoUring {
         return &entry;
     }
 
+    // What was filled in and has not been handed over.
+    [[nodiscard]] unsigned entries() const noexcept { return tail_ - *sq_tail_; }
+
     [[nodiscard]] bool has_completions() const noexcept {
         return *cq_head_ != __atomic_load_n(cq_tail_, __ATOMIC_ACQUIRE);
     }
