@@ -48,6 +48,7 @@ namespace {
 using memory::Buffer;
 using reactor::Clock;
 using transport::Handle;
+using transport::is_whole;
 using transport::Listener;
 using transport::StreamTransport;
 
@@ -111,11 +112,6 @@ int check(flowcoro_reactor* reactor) noexcept {
         default:
             return -ESHUTDOWN;
     }
-}
-
-bool is_whole(const flowcoro_protocol* protocol) noexcept {
-    return protocol != nullptr && protocol->size >= sizeof *protocol &&
-           protocol->received != nullptr && protocol->closed != nullptr;
 }
 
 // Reactors.

@@ -50,15 +50,15 @@ ReactorObject::ReactorObject(std::unique_ptr<reactor::Reactor> reactor)
       shared_(new SharedReactor(std::move(reactor))),
       generation_(fork_generation()) {}
 
-// Wherever the last reference goes. If that is another thread than the reactor's, and operations
-// are in flight, the kernel may still write to their memory: so that is given up.
+// Wherever the last reference goes. If that is another thread than the reactor's, and something is
+// left on it, that cannot be ended from here: so its memory is given up.
 ReactorObject::~ReactorObject() {
     if (is_of_parent()) {
         shared_->close_in_child();
     } else if (shared_->close() == SharedReactor::Refusal::other_thread && !shared_->end()) {
         const nb::error_scope kept;
         if (PyErr_WarnEx(PyExc_ResourceWarning,
-                         "a reactor was dropped with operations in flight, on another thread than "
+                         "a reactor was dropped with something left on it, on another thread than "
                          "its own: what it holds is lost; close it where it runs",
                          1) != 0) {
             PyErr_WriteUnraisable(nullptr);

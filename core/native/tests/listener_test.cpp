@@ -119,6 +119,46 @@ TEST(a_refused_connection_is_closed) {
     });
 }
 
+TEST(a_connection_without_a_whole_protocol_is_refused) {
+    static flowcoro::transport::Protocol given;
+    static bool sets;
+    static std::size_t closed;
+    flowcoro::transport::Acceptor acceptor{};
+    acceptor.size = sizeof acceptor;
+    acceptor.accepted = [](void* /*self*/, flowcoro_transport* transport,
+                           const flowcoro_protocol** protocol, void** /*context*/) {
+        if (sets) {
+            static_cast<StreamTransport*>(transport)->set_protocol(given, nullptr);
+            return 1;
+        }
+        *protocol = &given;
+        return 0;
+    };
+    const auto count = [](void* /*self*/, flowcoro_transport* /*of*/, int /*error*/) { ++closed; };
+    const auto ignore = [](void* /*self*/, flowcoro_transport* /*of*/, const void* /*bytes*/,
+                           std::size_t /*size*/) {};
+    closed = 0;
+    on_each([&](Reactor& reactor) {
+        Listener socket;
+        flowcoro::transport::Listener::listen(reactor, socket.fd.get(), acceptor, nullptr);
+        socket.fd.release();
+        const auto is_refused = [&](const flowcoro::transport::Protocol& with) {
+            given = with;
+            const Fd client = client_of(socket.port);
+            CHECK(read_all(reactor, client).empty());
+            run_until(reactor, [&] { return Transports::of(reactor).stats().open == 1; });
+        };
+        sets = false;
+        is_refused({sizeof given, nullptr, nullptr, nullptr, nullptr, nullptr});
+        is_refused({sizeof given, nullptr, ignore, nullptr, nullptr, nullptr});
+        is_refused({sizeof given, nullptr, nullptr, nullptr, nullptr, count});
+        is_refused({0, nullptr, ignore, nullptr, nullptr, count});
+        sets = true;
+        is_refused({sizeof given, nullptr, ignore, nullptr, nullptr, count});
+    });
+    CHECK(closed == 0);
+}
+
 TEST(thousands_come_and_go_and_nothing_stays) {
     on_each([](Reactor& reactor) {
         Greeters greeters;

@@ -334,6 +334,51 @@ TEST(a_buffer_may_outlive_the_reactor) {
     }
 }
 
+// What the kernel is not asked for anything may not be ended on another thread either.
+TEST(a_paused_transport_holds_a_dropped_reactor) {
+    for (const Backend& backend : usable_backends()) {
+        auto* const shared = new SharedReactor(backend.make({}));
+        Reactor* const reactor = shared->get();
+        auto [left, right] = socket_pair();
+        Talker talker;
+        talker.on_connected = [](StreamTransport& of) { of.pause_reading(); };
+        talker.start(*reactor, left);
+        bool ended = true;
+        std::size_t handled = 0;
+        while (talker.connects == 0) {
+            CHECK(shared->run_once(std::nullopt, handled) == SharedReactor::Refusal::none);
+        }
+        CHECK(reactor->in_flight() == 0 && !reactor->is_idle());
+        {
+            Threads threads;
+            threads.start([&] { ended = shared->end(); });
+        }
+        CHECK(!ended && talker.closes == 0);
+        // Its memory was given up; here its thread still can.
+        delete reactor;
+        CHECK(talker.is_closed_with(ECANCELED));
+        shared->release();
+    }
+}
+
+// The system gives the identity of a thread that has ended to the next.
+TEST(a_reactor_stays_with_a_thread_that_has_ended) {
+    for (const Backend& backend : usable_backends()) {
+        auto* const shared = new SharedReactor(backend.make({}));
+        std::size_t handled = 0;
+        int refused = 0;
+        for (int thread = 0; thread < 4; ++thread) {
+            Threads threads;
+            threads.start([&] {
+                refused += shared->run_once(0s, handled) == SharedReactor::Refusal::none ? 0 : 1;
+            });
+        }
+        CHECK(refused == 3);
+        CHECK(shared->close() == SharedReactor::Refusal::other_thread && shared->end());
+        shared->release();
+    }
+}
+
 TEST(others_post_to_a_shared_reactor) {
     for (const Backend& backend : usable_backends()) {
         auto* const shared = new SharedReactor(backend.make({}));

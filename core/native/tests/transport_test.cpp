@@ -332,6 +332,27 @@ TEST(idle_connections_hold_no_buffers) {
     });
 }
 
+TEST(nothing_may_be_prepared_and_committed) {
+    on_each([](Reactor& reactor) {
+        auto [left, right] = socket_pair();
+        Talker talker;
+        talker.on_received = [](StreamTransport& of) {
+            CHECK(of.commit(0) == 0);
+            CHECK(!of.prepare(0).empty());
+            CHECK(of.commit(0) == 0);
+            const std::span<std::byte> room = of.prepare(2);
+            CHECK(room.size() >= 2);
+            std::memcpy(room.data(), "ok", 2);
+            CHECK(of.commit(2) == 0);
+        };
+        talker.start(reactor, left);
+        write_all(right, "request");
+        CHECK(read_all(reactor, right, 2) == "ok");
+        right.reset();
+        run_to_the_end(reactor, talker);
+    });
+}
+
 TEST(a_connection_may_change_its_protocol) {
     on_each([](Reactor& reactor) {
         auto [left, right] = socket_pair();

@@ -53,6 +53,9 @@ class Companion {
 
     // The reactor is about to go. What is started now completes, or is cancelled.
     virtual void stop() noexcept = 0;
+
+    // Whether stop() would have nothing to end.
+    [[nodiscard]] virtual bool is_idle() const noexcept = 0;
 };
 
 class Reactor {
@@ -120,6 +123,13 @@ class Reactor {
     [[nodiscard]] std::size_t in_flight() const noexcept { return in_flight_; }
 
     [[nodiscard]] std::size_t timers() const noexcept { return timers_.size(); }
+
+    // Whether its destructor would neither ask the kernel for anything nor call anybody.
+    [[nodiscard]] bool is_idle() const noexcept {
+        return in_flight_ == 0 &&
+               std::all_of(companions_.begin(), companions_.end(),
+                           [](const Kept& each) { return each.companion->is_idle(); });
+    }
 
     // The reactor's companion of this type, made by T(*this, arguments...) if there is none yet.
     // Throws what that throws, and std::bad_alloc.

@@ -158,7 +158,8 @@ class Listener final : public ::flowcoro_listener, private Transports::Member {
         const Protocol* protocol = nullptr;
         void* context = nullptr;
         if (acceptor_.accepted(context_, transport, &protocol, &context) != 0 ||
-            protocol == nullptr) {
+            !is_whole(protocol)) {
+            transport->protocol_ = nullptr;  // whatever set_protocol() may have said
             transport->close_down(0);
             return;
         }

@@ -63,8 +63,8 @@ class Output {
     // Room for `size` bytes at least, at most the pool's buffer size: the caller fills in some and
     // says so by commit(). Empty when there is no memory.
     std::span<std::byte> prepare(memory::BufferPool& pool, std::size_t size) noexcept {
-        if (room_ < size) {
-            if (!add_chunks(pool, size)) {
+        if (room_ < size || room_ == 0) {
+            if (!add_chunks(pool, std::max<std::size_t>(size, 1))) {
                 return {};
             }
             filling_ = slices_.size() - 1;
@@ -75,7 +75,11 @@ class Output {
 
     [[nodiscard]] std::size_t room() const noexcept { return room_; }
 
+    // At most room().
     void commit(std::size_t size) noexcept {
+        if (size == 0) {
+            return;  // there may be no piece at all
+        }
         slices_[filling_].iov_len += size;
         room_ -= size;
         size_ += size;

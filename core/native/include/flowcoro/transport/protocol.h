@@ -62,7 +62,8 @@ typedef struct flowcoro_acceptor {
     size_t size;
 
     /* A connection came. Fills in its protocol and that one's context; then `connected` is called.
-     * Not 0: the connection is refused, and closed without any callback. */
+     * Not 0, or a protocol without `received` or `closed`: the connection is refused, and closed
+     * without any callback. */
     int (*accepted)(void* context, flowcoro_transport* transport,
                     const flowcoro_protocol** protocol, void** protocol_context);
 

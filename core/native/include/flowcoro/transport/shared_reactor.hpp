@@ -6,7 +6,8 @@
 // Protocol
 // --------
 //   thread_    the reactor's: the first that calls run_once(). Before that any one thread may
-//              use it. Written once, by that thread.
+//              use it. Written once, by that thread. A number of our own: std::thread::id comes
+//              back when a thread has ended, and io_uring's rings refuse its next bearer.
 //   running_   whether run_once() or close() is under way: set by exchange.
 //   gate_      how many post() and wake() calls are in it, and whether it is shut: close() shuts it
 //              and waits until they have left, so the reactor is there for as long as they are.
@@ -70,8 +71,8 @@ class SharedReactor final : public ::flowcoro_reactor {
 
     // Whether this thread may use it now.
     [[nodiscard]] Refusal check() const noexcept {
-        const std::thread::id owner = thread_.load(detail::memory_order_acquire);
-        if (owner != std::thread::id() && owner != std::this_thread::get_id()) {
+        const std::uint64_t owner = thread_.load(detail::memory_order_acquire);
+        if (owner != nobody && owner != this_thread()) {
             return Refusal::other_thread;
         }
         return reactor_ == nullptr ? Refusal::closed : Refusal::none;
@@ -107,11 +108,13 @@ class SharedReactor final : public ::flowcoro_reactor {
     }
 
     // For who drops it on another thread than its own, which is not running it. False when
-    // operations are in flight: the kernel may write to their memory, so all of it is given up.
+    // something is left on it: the kernel may write to the memory of what is in flight, and what
+    // waits for nothing, such as a paused transport, cannot be closed from here. So all of it is
+    // given up.
     bool end() noexcept {
         shut_gate();
         reactor::Reactor* const reactor = std::exchange(reactor_, nullptr);
-        if (reactor == nullptr || reactor->in_flight() == 0) {
+        if (reactor == nullptr || reactor->is_idle()) {
             delete reactor;
             return true;
         }
@@ -146,6 +149,14 @@ class SharedReactor final : public ::flowcoro_reactor {
 
   private:
     static constexpr std::uint32_t shut = std::uint32_t{1} << 31;
+    static constexpr std::uint64_t nobody = 0;
+
+    // This thread's number, which no other has or had.
+    static std::uint64_t this_thread() noexcept {
+        static detail::atomic<std::uint64_t> last{nobody};
+        thread_local const std::uint64_t mine = last.fetch_add(1, detail::memory_order_relaxed) + 1;
+        return mine;
+    }
 
     ~SharedReactor() = default;
 
@@ -158,7 +169,7 @@ class SharedReactor final : public ::flowcoro_reactor {
             }
             refusal = shared.check();
             if (refusal == Refusal::none) {
-                shared.thread_.store(std::this_thread::get_id(), detail::memory_order_release);
+                shared.thread_.store(this_thread(), detail::memory_order_release);
             } else {
                 shared.running_.store(false, detail::memory_order_release);
             }
@@ -216,7 +227,7 @@ class SharedReactor final : public ::flowcoro_reactor {
     detail::atomic<std::uint32_t> references_{1};
     detail::atomic<std::uint32_t> gate_{0};
     detail::atomic<bool> running_{false};
-    detail::atomic<std::thread::id> thread_{std::thread::id()};
+    detail::atomic<std::uint64_t> thread_{nobody};
 };
 
 }  // namespace flowcoro::transport

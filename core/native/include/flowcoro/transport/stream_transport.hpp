@@ -52,6 +52,12 @@ namespace flowcoro::transport {
 
 using Protocol = ::flowcoro_protocol;
 
+// Whether it has all that is called without a look.
+inline bool is_whole(const Protocol* protocol) noexcept {
+    return protocol != nullptr && protocol->size >= sizeof *protocol &&
+           protocol->received != nullptr && protocol->closed != nullptr;
+}
+
 class StreamTransport final : public ::flowcoro_transport, private Transports::Member {
   public:
     // What write() and its like return when they took the bytes.

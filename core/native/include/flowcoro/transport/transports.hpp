@@ -139,6 +139,8 @@ class Transports final : public reactor::Companion {
         }
     }
 
+    [[nodiscard]] bool is_idle() const noexcept override { return members_ == nullptr; }
+
   private:
     // Whoever still has a buffer of a pool may use it: the pool stays, until it is found to be
     // unused when another one goes.
