@@ -1,4 +1,5 @@
 // What only POSIX systems have: pipes, signals, forks, limits, full disks; on every backend.
+#include <poll.h>
 #include <sys/resource.h>
 #include <sys/time.h>
 #include <sys/wait.h>
@@ -178,6 +179,19 @@ TEST(a_fork_does_no_harm) {
 }
 
 #endif
+
+TEST(a_poll_of_no_descriptor_is_an_error) {
+    on_each([](Reactor& reactor) {
+        for (const int fd : {-1, 900'000}) {
+            Noting<PollFd> poll;
+            poll.fd = fd;
+            poll.events = POLLIN;
+            reactor.start(poll);
+            run_out(reactor, poll);
+            CHECK(poll.result() == -EBADF);
+        }
+    });
+}
 
 }  // namespace
 

@@ -246,9 +246,13 @@ inline std::int64_t sendfile(const SendFile& operation) noexcept {
 inline std::int64_t poll(int fd, unsigned events) noexcept {
     pollfd asked{fd, static_cast<short>(events), 0};
     const std::int64_t result = result_of([&] { return ::poll(&asked, 1, 0); });
-    return result > 0    ? static_cast<std::int64_t>(static_cast<unsigned short>(asked.revents))
-           : result == 0 ? -EAGAIN
-                         : result;
+    if (result <= 0) {
+        return result == 0 ? -EAGAIN : result;
+    }
+    // What is no descriptor is an error, as of every other call.
+    return (asked.revents & POLLNVAL) != 0
+               ? -EBADF
+               : static_cast<std::int64_t>(static_cast<unsigned short>(asked.revents));
 }
 
 inline std::chrono::nanoseconds time_of(const timespec& time) noexcept {
