@@ -140,7 +140,8 @@ TEST(a_connection_without_a_whole_protocol_is_refused) {
     closed = 0;
     on_each([&](Reactor& reactor) {
         Listener socket;
-        flowcoro::transport::Listener::listen(reactor, socket.fd.get(), acceptor, nullptr);
+        auto* const listener =
+            flowcoro::transport::Listener::listen(reactor, socket.fd.get(), acceptor, nullptr);
         socket.fd.release();
         const auto is_refused = [&](const flowcoro::transport::Protocol& with) {
             given = with;
@@ -155,6 +156,8 @@ TEST(a_connection_without_a_whole_protocol_is_refused) {
         is_refused({0, nullptr, ignore, nullptr, nullptr, count});
         sets = true;
         is_refused({sizeof given, nullptr, ignore, nullptr, nullptr, count});
+        listener->stop();
+        run_until(reactor, [&] { return reactor.in_flight() == 0; });
     });
     CHECK(closed == 0);
 }

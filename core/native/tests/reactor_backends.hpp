@@ -10,16 +10,14 @@
 #include "flowcoro/reactor/reactor.hpp"
 #include "flowcoro/reactor/select.hpp"
 
-#if defined(FLOWCORO_KQUEUE_STAND_IN)
-#    include "kqueue_backends.hpp"
+#if defined(__linux__)
+#    include "flowcoro/reactor/kqueue.hpp"  // over kqueue_stand_in/sys/event.h
 #endif
 
 namespace flowcoro::test {
 
-#if !defined(FLOWCORO_KQUEUE_STAND_IN)
-
-// Says loudly what is left out, and why.
-inline const std::vector<reactor::Backend>& usable_backends() {
+// Of this platform; says loudly what is left out, and why.
+inline const std::vector<reactor::Backend>& own_backends() {
     static const std::vector<reactor::Backend> usable = [] {
         std::vector<reactor::Backend> found;
         for (const reactor::Backend& backend : reactor::backends()) {
@@ -36,7 +34,20 @@ inline const std::vector<reactor::Backend>& usable_backends() {
     return usable;
 }
 
+// These, and on Linux that of kqueue, over a stand-in of its system calls.
+inline const std::vector<reactor::Backend>& usable_backends() {
+    static const std::vector<reactor::Backend> usable = [] {
+        std::vector<reactor::Backend> found = own_backends();
+#if defined(__linux__)
+        found.push_back({"kqueue",
+                         [](const reactor::Options& options) -> std::unique_ptr<reactor::Reactor> {
+                             return std::make_unique<reactor::KqueueReactor>(options);
+                         }});
 #endif
+        return found;
+    }();
+    return usable;
+}
 
 // Calls body(reactor) for each backend; a failure says which.
 template <typename Body>
