@@ -130,7 +130,8 @@ native-windows: $(SETUP) ## Test the native core for Windows, under Wine (needs 
 native-sanitize: $(SETUP) ## The same under AddressSanitizer+UBSan and under ThreadSanitizer
 	for sanitizers in address,undefined thread; do \
 		cmake -S core/native -B $(NATIVE_BUILD)/$$sanitizers -G Ninja \
-			-DCMAKE_BUILD_TYPE=RelWithDebInfo -DFLOWCORO_SANITIZE=$$sanitizers $(QUIETLY) && \
+			-DCMAKE_BUILD_TYPE=RelWithDebInfo -DFLOWCORO_SANITIZE=$$sanitizers \
+			-DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1 -DNDEBUG" $(QUIETLY) && \
 		cmake --build $(NATIVE_BUILD)/$$sanitizers $(QUIETLY) && \
 		ctest --test-dir $(NATIVE_BUILD)/$$sanitizers --output-on-failure || exit 1; \
 	done

@@ -12,6 +12,7 @@
 #include <cstring>
 #include <new>
 #include <system_error>
+#include <utility>
 
 #include "bindings.hpp"
 #include "flowcoro/memory/buffer_pool.hpp"
@@ -177,6 +178,9 @@ int adopt(flowcoro_reactor* reactor, flowcoro_handle descriptor, const flowcoro_
     if (!is_whole(protocol)) {
         return -EINVAL;
     }
+    if (!std::in_range<Handle>(descriptor)) {
+        return -EBADF;
+    }
     return guarded([&] {
         StreamTransport* const made = StreamTransport::adopt(
             *of(reactor).get(), static_cast<Handle>(descriptor), *protocol, context);
@@ -324,6 +328,9 @@ int listen(flowcoro_reactor* reactor, flowcoro_handle descriptor, const flowcoro
     }
     if (acceptor == nullptr || acceptor->size < sizeof *acceptor || acceptor->accepted == nullptr) {
         return -EINVAL;
+    }
+    if (!std::in_range<Handle>(descriptor)) {
+        return -EBADF;
     }
     return guarded([&] {
         Listener* const made = Listener::listen(*of(reactor).get(), static_cast<Handle>(descriptor),

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 #include <system_error>
+#include <thread>
 
 #include "flowcoro/reactor/select.hpp"
 #include "waiter.hpp"
@@ -37,6 +38,31 @@ bool is_main_thread() {
     }
 }
 
+// Gives the GIL up, for a run that may be that of a daemon thread: once the interpreter ends, such
+// a thread must not come back to it. It would be ended in the midst of this, which ends the
+// process.
+class GilReleased {
+  public:
+    GilReleased() noexcept : thread_(PyEval_SaveThread()) {}
+
+    GilReleased(const GilReleased&) = delete;
+    GilReleased& operator=(const GilReleased&) = delete;
+
+    ~GilReleased() {
+#if PY_VERSION_HEX >= 0x030D0000
+        while (Py_IsFinalizing()) {
+#else
+        while (_Py_IsFinalizing()) {
+#endif
+            std::this_thread::sleep_for(std::chrono::hours(1));
+        }
+        PyEval_RestoreThread(thread_);
+    }
+
+  private:
+    PyThreadState* const thread_;
+};
+
 void check(SharedReactor::Refusal refusal) {
     if (refusal != SharedReactor::Refusal::none) {
         raise_refused(refusal);
@@ -55,7 +81,9 @@ ReactorObject::ReactorObject(std::unique_ptr<reactor::Reactor> reactor)
 ReactorObject::~ReactorObject() {
     if (is_of_parent()) {
         shared_->close_in_child();
-    } else if (shared_->close() == SharedReactor::Refusal::other_thread && !shared_->end()) {
+    } else if (closed_where_it_runs() || shared_->end()) {
+        // As it should be.
+    } else {
         const nb::error_scope kept;
         if (PyErr_WarnEx(PyExc_ResourceWarning,
                          "a reactor was dropped with something left on it, on another thread than "
@@ -65,6 +93,12 @@ ReactorObject::~ReactorObject() {
         }
     }
     shared_->release();
+}
+
+// Callbacks may want the GIL, or what its holder waits for.
+bool ReactorObject::closed_where_it_runs() noexcept {
+    const nb::gil_scoped_release callbacks_may_take_it;
+    return shared_->close() != SharedReactor::Refusal::other_thread;
 }
 
 bool ReactorObject::is_of_parent() const noexcept {
@@ -94,7 +128,7 @@ std::size_t ReactorObject::run_once(Deadline deadline) {
     std::size_t handled = 0;
     SharedReactor::Refusal refusal{};
     {
-        const nb::gil_scoped_release others_run;
+        const GilReleased others_run;
         refusal = shared_->run_once(timeout, handled);
     }
     check(refusal);
@@ -108,7 +142,7 @@ void ReactorObject::run() {
         SharedReactor::Refusal refusal{};
         bool stopped = false;
         {
-            const nb::gil_scoped_release others_run;
+            const GilReleased others_run;
             const auto begin = reactor::Clock::now();
             std::size_t handled = 0;
             // A wait that ends with nothing handled was ended by a signal, or a wake().

@@ -44,6 +44,7 @@ class ReactorObject {
 
   private:
     [[nodiscard]] bool is_of_parent() const noexcept;
+    bool closed_where_it_runs() noexcept;
     void check_process() const;
 
     const char* const name_;

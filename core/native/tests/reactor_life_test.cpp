@@ -61,6 +61,21 @@ TEST(a_timer_may_set_itself_again) {
     });
 }
 
+TEST(times_that_no_clock_shows) {
+    on_each(
+        [](Reactor& reactor) {
+            NotingTimer never;
+            reactor.set(never, Clock::time_point::max());
+            CHECK(reactor.run_once(1ms) == 0 && never.is_set());
+            NotingTimer always;
+            reactor.set(always, Clock::time_point::min());
+            run_until(reactor, [&] { return always.rings == 1; });
+            CHECK(never.is_set());
+            reactor.unset(never);
+        },
+        Options{.timer_slack = Clock::duration::max()});
+}
+
 TEST(a_million_timers) {
     on_each([](Reactor& reactor) {
         constexpr std::size_t count = 1'000'000;

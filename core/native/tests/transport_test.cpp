@@ -344,10 +344,13 @@ TEST(nothing_may_be_prepared_and_committed) {
             CHECK(room.size() >= 2);
             std::memcpy(room.data(), "ok", 2);
             CHECK(of.commit(2) == 0);
+            CHECK(of.commit(1) == -EINVAL);  // what lies behind is somebody else's
+            CHECK(!of.prepare(2).empty());
+            CHECK(of.write(bytes_of("!")) == 0 && of.commit(1) == -EINVAL);
         };
         talker.start(reactor, left);
         write_all(right, "request");
-        CHECK(read_all(reactor, right, 2) == "ok");
+        CHECK(read_all(reactor, right, 3) == "ok!");
         right.reset();
         run_to_the_end(reactor, talker);
     });

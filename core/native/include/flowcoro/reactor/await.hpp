@@ -144,7 +144,7 @@ class [[nodiscard]] Awaited : private Kind, private CancelScope::Member {
     std::coroutine_handle<> waiting_;
 };
 
-// A moment that is awaited. Gives 0 when it has come, -ECANCELED when it was cancelled.
+// A moment that is awaited, once. Gives 0 when it has come, -ECANCELED when it was cancelled.
 class [[nodiscard]] AwaitedTime : private Timer, private CancelScope::Member {
   public:
     AwaitedTime(Reactor& reactor, CancelScope* scope, Clock::time_point when) noexcept
@@ -403,7 +403,10 @@ class Async {
     }
 
     auto sleep_for(Clock::duration duration) const noexcept {
-        return AwaitedTime(reactor_, scope_, Clock::now() + duration);
+        const Clock::time_point now = Clock::now();
+        return AwaitedTime(
+            reactor_, scope_,
+            duration < Clock::time_point::max() - now ? now + duration : Clock::time_point::max());
     }
 
   private:

@@ -412,8 +412,12 @@ class IoUringReactor final : public Reactor {
             case Kind::recv_multishot:
                 on_received(static_cast<RecvMultishot&>(operation), result, flags);
                 return;
-            case Kind::accept_multishot:
             case Kind::poll_multishot:
+                if (result >= 0 && !more && posix::is_regular_file(descriptor_of(operation))) {
+                    result = -EPERM;  // always ready, so that it would never end; as with epoll
+                }
+                [[fallthrough]];
+            case Kind::accept_multishot:
                 if (result >= 0) {
                     again(operation, more, Completion{result, true, {}});
                     return;
@@ -579,7 +583,9 @@ class IoUringReactor final : public Reactor {
             return false;
         }
         complete(operation, error);
-        --descriptors_[static_cast<std::size_t>(operation.fd)].in_flight;
+        if (operation.fd >= 0) {
+            --descriptors_[static_cast<std::size_t>(operation.fd)].in_flight;
+        }
         return false;
     }
 

@@ -24,6 +24,8 @@
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <optional>
@@ -170,6 +172,14 @@ class IoUring {
         }
         const long result =
             ::syscall(__NR_io_uring_enter, fd_, submitting, wait ? 1 : 0, flags, extra, extra_size);
+        if (result < 0 && errno == EEXIST) {
+            // Nothing would ever complete, and who waits for it would go round for ever.
+            std::fputs(
+                "flowcoro::reactor: an io_uring reactor was used by another thread than "
+                "its own\n",
+                stderr);
+            std::abort();
+        }
         return result < 0 ? -errno : static_cast<int>(result);
     }
 

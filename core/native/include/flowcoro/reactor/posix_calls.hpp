@@ -79,6 +79,11 @@ inline std::int64_t accept(int listener) noexcept {
 #endif
 }
 
+inline bool is_regular_file(int fd) noexcept {
+    struct stat found{};
+    return ::fstat(fd, &found) == 0 && S_ISREG(found.st_mode);
+}
+
 inline bool is_tcp(int fd) noexcept {
     sockaddr_storage name{};
     socklen_t size = sizeof name;

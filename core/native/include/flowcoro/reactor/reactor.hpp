@@ -90,7 +90,8 @@ class Reactor {
     // Sets a timer, anew if it is set. The time is the monotonic clock's. Throws std::bad_alloc.
     void set(Timer& timer, Clock::time_point when) {
         unset(timer);
-        timers_.insert(timer, when);
+        // Any time that the clock can ever show, so that a difference of two is one, too.
+        timers_.insert(timer, std::clamp(when, Clock::time_point{}, last_time));
     }
 
     // Nothing happens if it is not set.
@@ -153,7 +154,9 @@ class Reactor {
     }
 
   protected:
-    explicit Reactor(const Options& options) noexcept : options_(options) {}
+    explicit Reactor(const Options& options) noexcept
+        : options_{std::min<Clock::duration>(options.timer_slack, std::chrono::hours(24)),
+                   options.file_threads} {}
 
     // The operation is over: its handler is called with `result` in this run_once() or the next.
     void complete(Operation& operation, std::int64_t result) noexcept {
@@ -207,6 +210,8 @@ class Reactor {
 
     template <typename T>
     static inline char companion_type = 0;  // its address stands for the type
+
+    static constexpr Clock::time_point last_time{std::chrono::hours(24 * 365 * 100)};
 
     virtual void do_start(Operation& operation) noexcept = 0;
     virtual void do_cancel(Operation& operation) noexcept = 0;

@@ -160,7 +160,7 @@ class Listener final : public ::flowcoro_listener, private Transports::Member {
         if (acceptor_.accepted(context_, transport, &protocol, &context) != 0 ||
             !is_whole(protocol)) {
             transport->protocol_ = nullptr;  // whatever set_protocol() may have said
-            transport->close_down(0);
+            transport->close();
             return;
         }
         transport->set_protocol(*protocol, context);

@@ -108,13 +108,13 @@ class SharedReactor final : public ::flowcoro_reactor {
     }
 
     // For who drops it on another thread than its own, which is not running it. False when
-    // something is left on it: the kernel may write to the memory of what is in flight, and what
-    // waits for nothing, such as a paused transport, cannot be closed from here. So all of it is
-    // given up.
+    // something is left on it or was posted: the kernel may write to the memory of what is in
+    // flight, and what waits for nothing, such as a paused transport, cannot be closed from here.
+    // So all of it is given up.
     bool end() noexcept {
         shut_gate();
         reactor::Reactor* const reactor = std::exchange(reactor_, nullptr);
-        if (reactor == nullptr || reactor->is_idle()) {
+        if (reactor == nullptr || (reactor->is_idle() && inbox_.empty_approx())) {
             delete reactor;
             return true;
         }

@@ -129,14 +129,17 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
         if (!can_write() || size > transports_.output().buffer_size()) {
             return {};
         }
-        return gathered_.prepare(transports_.output(), size);
+        const std::span<std::byte> room = gathered_.prepare(transports_.output(), size);
+        prepared_ = room.size();
+        return room;
     }
 
+    // -EINVAL: more than was prepared, or something else was written since.
     int commit(std::size_t size) noexcept {
         if (!can_write()) {
             return -EPIPE;
         }
-        if (size > gathered_.room()) {
+        if (size > prepared_) {
             return -EINVAL;
         }
         gathered_.commit(size);
@@ -144,7 +147,11 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
     }
 
     // Gathers what is written, across callbacks, until as many uncork() calls came.
-    void cork() noexcept { ++corks_; }
+    void cork() noexcept {
+        if (state_ == State::open) {
+            ++corks_;
+        }
+    }
 
     void uncork() noexcept {
         if (corks_ != 0 && --corks_ == 0) {
@@ -354,6 +361,7 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
     detail::atomic<std::uint32_t> references_{1};
     const Protocol* protocol_ = nullptr;
     void* context_ = nullptr;
+    std::size_t prepared_ = 0;  // what commit() may take
     std::size_t high_ = std::size_t{64} * 1024;
     std::size_t low_ = std::size_t{16} * 1024;
     Output gathered_;

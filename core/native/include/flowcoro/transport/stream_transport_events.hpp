@@ -129,6 +129,7 @@ inline void StreamTransport::drop_input() noexcept {
 }
 
 inline int StreamTransport::written() noexcept {
+    prepared_ = 0;
     above_ = above_ || unsent() > high_;
     flush();
     return above_ ? above_high_water : below_high_water;
