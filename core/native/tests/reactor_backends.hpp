@@ -39,10 +39,10 @@ inline const std::vector<reactor::Backend>& usable_backends() {
     static const std::vector<reactor::Backend> usable = [] {
         std::vector<reactor::Backend> found = own_backends();
 #if defined(__linux__)
-        found.push_back({"kqueue",
-                         [](const reactor::Options& options) -> std::unique_ptr<reactor::Reactor> {
-                             return std::make_unique<reactor::KqueueReactor>(options);
-                         }});
+        found.push_back(
+            {"kqueue", [](const reactor::Options& options) -> std::unique_ptr<reactor::Reactor> {
+                 return std::make_unique<reactor::KqueueReactor>(options);
+             }});
 #endif
         return found;
     }();
