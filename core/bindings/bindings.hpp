@@ -11,6 +11,7 @@ namespace nb = nanobind;
 
 void bind_build_info(nb::module_& module);
 void bind_lockfree(nb::module_& module);
+void bind_loop(nb::module_& module);
 void bind_memory(nb::module_& module);
 void bind_native_api(nb::module_& module);
 void bind_object_pool(nb::module_& module);  // of memory/, called by bind_memory

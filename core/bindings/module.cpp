@@ -11,6 +11,7 @@ NB_MODULE(_native, module) {
     flowcoro::bindings::bind_build_info(module);
     flowcoro::bindings::bind_waiter(module);
     flowcoro::bindings::bind_lockfree(module);
+    flowcoro::bindings::bind_loop(module);
     flowcoro::bindings::bind_memory(module);
     flowcoro::bindings::bind_reactor(module);
     flowcoro::bindings::bind_scheduler(module);

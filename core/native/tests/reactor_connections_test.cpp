@@ -243,6 +243,28 @@ TEST(close_ends_what_is_in_flight_on_it) {
     });
 }
 
+TEST(a_descriptor_may_be_kept_when_the_reactor_lets_go_of_it) {
+    on_each([](Reactor& reactor) {
+        auto [left, right] = tcp_pair();
+        std::array<std::byte, 10> bytes{};
+        Noting<Recv> recv;
+        recv.fd = left.get();
+        recv.into = bytes;
+        for (int i = 0; i < 2; ++i) {
+            reactor.start(recv);
+            reactor.run_once(0s);
+            Noting<Close> release;
+            release.fd = left.get();
+            release.keep_open = true;
+            reactor.start(release);
+            run_out(reactor, release);
+            CHECK(release.result() == 0 && recv.result() == -ECANCELED && !recv.in_flight());
+        }
+        write_all(right, "alive");
+        CHECK(read_exactly(left, 5) == "alive");
+    });
+}
+
 TEST(descriptors_that_are_none) {
     on_each([](Reactor& reactor) {
         std::array<std::byte, 10> bytes{};

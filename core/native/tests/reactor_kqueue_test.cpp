@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -255,6 +256,12 @@ TEST(a_user_event_ends_a_wait) {
     CHECK(queue.events().empty());
 }
 
+template <typename Visitor>
+void look(KqueuePoller& poller, std::optional<Clock::duration> timeout, const Visitor& visitor) {
+    poller.wait(timeout);
+    poller.visit(visitor);
+}
+
 TEST(a_poller_takes_what_has_one_direction) {
     KqueuePoller poller;
     auto [out, in] = os::pipe<Fd>();
@@ -262,7 +269,7 @@ TEST(a_poller_takes_what_has_one_direction) {
     out.reset();
     CHECK(poller.add(in.get()) == 0);
     Readiness seen;
-    poller.wait(1min, [&](int fd, const Readiness& readiness) {
+    look(poller, 1min, [&](int fd, const Readiness& readiness) {
         CHECK(fd == in.get());
         seen = readiness;
     });
@@ -285,15 +292,15 @@ TEST(a_poller_tells_the_end_from_data) {
     };
     write_all(right, "data");
     while (!all.readable || !all.writable) {
-        poller.wait(1min, note);
+        look(poller, 1min, note);
     }
     CHECK(!all.hung_up);
     CHECK(::shutdown(left.get(), SHUT_WR) == 0);
-    poller.wait(0s, note);
+    look(poller, 0s, note);
     CHECK(!all.hung_up);
     CHECK(::shutdown(right.get(), SHUT_WR) == 0);
     while (!all.hung_up) {
-        poller.wait(1min, note);
+        look(poller, 1min, note);
     }
 }
 
@@ -302,12 +309,12 @@ TEST(the_longest_and_the_shortest_waits) {
     const auto none = [](int, const Readiness&) { CHECK(false); };
     for (const auto timeout : {Clock::duration::max(), Clock::duration::min()}) {
         poller.wake();
-        poller.wait(timeout, none);
+        look(poller, timeout, none);
     }
     poller.wake();
-    poller.wait(std::nullopt, none);
+    look(poller, std::nullopt, none);
     const auto begin = Clock::now();
-    poller.wait(1500us, none);
+    look(poller, 1500us, none);
     CHECK(Clock::now() - begin >= 1500us);
 }
 
@@ -332,7 +339,7 @@ TEST(a_child_has_no_queue_and_closes_none) {
     int status = -1;
     CHECK(::waitpid(child, &status, 0) == child && status == 0);
     poller->wake();
-    poller->wait(std::nullopt, [](int, const Readiness&) {});
+    look(*poller, std::nullopt, [](int, const Readiness&) {});
 }
 
 #endif

@@ -129,6 +129,40 @@ TEST(a_wait_ends_by_its_timeout) {
     });
 }
 
+TEST(waits_that_may_block_are_told) {
+    on_each([](Reactor& reactor) {
+        std::string told;
+        reactor.set_wait_hooks({&told,
+                                [](void* to) noexcept { *static_cast<std::string*>(to) += '('; },
+                                [](void* to) noexcept { *static_cast<std::string*>(to) += ')'; }});
+        reactor.run_once(0s);
+        CHECK(told.empty());
+        reactor.run_once(1ms);
+        CHECK(told == "()");
+        reactor.set_wait_hooks({});
+        reactor.run_once(1ms);
+        CHECK(told == "()");
+    });
+}
+
+TEST(timers_are_handed_back) {
+    on_each([](Reactor& reactor) {
+        std::array<NotingTimer, 10> timers;
+        Timer other([](Timer&) {});
+        reactor.set(other, Clock::now() + 1h);
+        for (NotingTimer& timer : timers) {
+            reactor.set(timer, Clock::now() + 1h);
+        }
+        std::size_t back = 0;
+        reactor.unset_all(&NotingTimer::note, [&](Timer& timer) {
+            CHECK(!timer.is_set());
+            ++back;
+        });
+        CHECK(back == timers.size() && reactor.timers() == 1 && other.is_set());
+        reactor.unset(other);
+    });
+}
+
 TEST(another_thread_wakes_it) {
     on_each([](Reactor& reactor) {
         std::atomic<int> asked{0};

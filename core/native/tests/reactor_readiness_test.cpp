@@ -28,10 +28,12 @@ struct ScriptedPoller {
 
     int add(int) noexcept { return 0; }
 
+    void wait(std::optional<Clock::duration>) noexcept {}
+
     template <typename Visitor>
-    void wait(std::optional<Clock::duration>, const Visitor& visit) {
+    void visit(const Visitor& visitor) {
         for (const auto& [fd, readiness] : std::exchange(events, {})) {
-            visit(fd, readiness);
+            visitor(fd, readiness);
         }
     }
 

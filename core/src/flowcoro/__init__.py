@@ -7,7 +7,7 @@ Layers, each of which may use only those before it:
    `flowcoro._native`: the native core.
 3. `flowcoro.config`: the typed configuration tree.
 4. `flowcoro.plugins`: discovery, loading and calling of plugins.
-5. `flowcoro.loops`: which event loop runs.
+5. `flowcoro.loops`, over `flowcoro._loop`: the native event loop, and which one runs.
 6. `flowcoro.app`: components and their lifecycle.
 7. `flowcoro.workers`: processes, restart and reload.
 8. `flowcoro.cli`, `flowcoro.testing`: the two doors for people.

@@ -2,6 +2,7 @@
 """The native core. Private: import from `flowcoro.lockfree`, `.memory` and `.scheduler`."""
 
 from collections.abc import Callable, Coroutine, Generator, Sequence
+from contextvars import Context
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, TypeVarTuple, final, overload
 
@@ -681,6 +682,46 @@ def own_methods(derived: _D) -> _D:
     Raises:
         TypeError: It is no such class.
     """
+
+class LoopHandle:
+    """What an event loop was asked to call, once."""
+
+    _callback: Callable[..., object] | None
+    _args: tuple[object, ...] | None
+    _source_traceback: Any
+    _cancelled: bool
+
+    def cancel(self) -> None: ...
+    def cancelled(self) -> bool: ...
+    def get_context(self) -> Context: ...
+    def _run(self) -> None: ...
+
+class LoopTimerHandle(LoopHandle):
+    """What an event loop was asked to call at a certain time."""
+
+    _scheduled: bool
+
+    def when(self) -> float: ...
+
+class LoopCore:
+    """The native part of `flowcoro.Loop`; what asyncio's loop has too is typed there."""
+
+    @property
+    def reactor(self) -> str: ...
+    def _open(self, backend: str | None, /) -> None: ...
+    def _run_until_stopped(self) -> None: ...
+    def _stop_core(self) -> None: ...
+    def _add_reader(
+        self, fd: Any, callback: Callable[[*_Ts], object], /, *args: *_Ts
+    ) -> LoopHandle: ...
+    def _add_writer(
+        self, fd: Any, callback: Callable[[*_Ts], object], /, *args: *_Ts
+    ) -> LoopHandle: ...
+    def _remove_reader(self, fd: Any, /) -> bool: ...
+    def _remove_writer(self, fd: Any, /) -> bool: ...
+    def _close_core(self) -> None: ...
+    def _set_core_debug(self, enabled: bool, /) -> None: ...
+    def _counters(self) -> tuple[int, int]: ...
 
 class PoolStats:
     """What a `BufferPool` counted. While threads are at work: about now."""

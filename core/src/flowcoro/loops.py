@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -14,7 +15,14 @@ from flowcoro.errors import FlowcoroError
 if TYPE_CHECKING:
     from flowcoro.plugins import PluginHost
 
-__all__ = ["DEFAULT_LOOP", "LoopFactory", "choose_loop", "run"]
+__all__ = [
+    "DEFAULT_LOOP",
+    "LoopFactory",
+    "choose_loop",
+    "native_loop",
+    "run",
+    "why_no_native_loop",
+]
 
 T = TypeVar("T")
 
@@ -23,6 +31,25 @@ DEFAULT_LOOP: Final = "asyncio"
 
 
 def _usable() -> str | None:
+    return None
+
+
+def native_loop() -> asyncio.AbstractEventLoop:
+    """Make a loop over the native reactor; `FLOWCORO_REACTOR` names its backend.
+
+    Raises:
+        ValueError: There is no such backend on this platform.
+        OSError: The kernel refuses it.
+    """
+    from flowcoro._loop import Loop
+
+    return Loop()
+
+
+def why_no_native_loop() -> str | None:
+    """Tell why this machine cannot run the native loop; None when it can."""
+    if sys.platform == "win32":
+        return "it does not run on Windows yet"
     return None
 
 

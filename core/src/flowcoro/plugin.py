@@ -36,12 +36,15 @@ def flowcoro_config_sections() -> Sequence[ConfigSection]:
 
 @hookimpl
 def flowcoro_loop_factories() -> Sequence[LoopFactory]:
-    """Offer the standard library's loop."""
+    """Offer the standard library's loop, and the native one."""
     import asyncio
 
-    from flowcoro.loops import LoopFactory
+    from flowcoro.loops import LoopFactory, native_loop, why_no_native_loop
 
-    return [LoopFactory("asyncio", asyncio.new_event_loop)]
+    return [
+        LoopFactory("asyncio", asyncio.new_event_loop),
+        LoopFactory("flowcoro", native_loop, why_no_native_loop),
+    ]
 
 
 @hookimpl

@@ -47,20 +47,25 @@ class EpollPoller {
         epoll_event event{};
         event.events = events | EPOLLET;
         event.data.fd = fd;
-        return ::epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) == 0 ? 0 : errno;
+        // It is there already when only the reactor had forgotten it.
+        return ::epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) == 0 || errno == EEXIST ? 0 : errno;
+    }
+
+    void wait(std::optional<std::chrono::steady_clock::duration> timeout) noexcept {
+        const int count = ::epoll_wait(epoll_, events_.data(), static_cast<int>(events_.size()),
+                                       milliseconds(timeout));
+        count_ = count > 0 ? static_cast<std::size_t>(count) : 0;
     }
 
     template <typename Visitor>
-    void wait(std::optional<std::chrono::steady_clock::duration> timeout, const Visitor& visit) {
-        const int count = ::epoll_wait(epoll_, events_.data(), static_cast<int>(events_.size()),
-                                       milliseconds(timeout));
-        for (int i = 0; i < count; ++i) {
-            const epoll_event& event = events_[static_cast<std::size_t>(i)];
+    void visit(const Visitor& visitor) {
+        for (std::size_t i = 0; i < count_; ++i) {
+            const epoll_event& event = events_[i];
             if (event.data.fd != event_) {
-                visit(event.data.fd,
-                      Readiness{(event.events & EPOLLIN) != 0, (event.events & EPOLLOUT) != 0,
-                                (event.events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0,
-                                (event.events & EPOLLPRI) != 0});
+                visitor(event.data.fd,
+                        Readiness{(event.events & EPOLLIN) != 0, (event.events & EPOLLOUT) != 0,
+                                  (event.events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0,
+                                  (event.events & EPOLLPRI) != 0});
             }
         }
     }
@@ -92,6 +97,7 @@ class EpollPoller {
     const int epoll_;
     int event_ = -1;
     std::array<epoll_event, 256> events_;
+    std::size_t count_ = 0;
 };
 
 using EpollReactor = ReadinessReactor<EpollPoller>;

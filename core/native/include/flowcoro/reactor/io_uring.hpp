@@ -88,6 +88,13 @@ class IoUringReactor final : public Reactor {
 
     [[nodiscard]] const char* name() const noexcept override { return "io_uring"; }
 
+    [[nodiscard]] bool is_pressing() const noexcept override {
+        return Reactor::is_pressing() || !backlog_.empty() || ring_.has_entries() ||
+               ring_.has_completions();
+    }
+
+    void flush() noexcept override { ring_.enter(false, std::nullopt); }
+
   private:
     enum Tag : std::uint64_t { is_operation = 0, is_request = 1, is_wake = 2, tag_mask = 7 };
 
@@ -378,7 +385,10 @@ class IoUringReactor final : public Reactor {
         // A call even when completions are there already: it hands over what is to be submitted,
         // and has the kernel work on what has come meanwhile.
         const bool wait = timeout != Clock::duration::zero() && !ring_.has_completions();
-        ring_.enter(wait, timeout);
+        {
+            const Waiting unlocked(*this, wait);
+            ring_.enter(wait, timeout);
+        }
         reap();
     }
 
@@ -499,7 +509,11 @@ class IoUringReactor final : public Reactor {
     void submit_close(Descriptor& descriptor) noexcept {
         if (descriptor.closing != nullptr && !descriptor.closing->picked_) {
             descriptor.closing->picked_ = true;  // once
-            submit(*descriptor.closing);
+            if (descriptor.closing->keep_open) {
+                finish(*descriptor.closing, 0);
+            } else {
+                submit(*descriptor.closing);
+            }
         }
     }
 

@@ -145,6 +145,9 @@ class IoUring {
         return *cq_head_ != __atomic_load_n(cq_tail_, __ATOMIC_ACQUIRE);
     }
 
+    // Whether something was filled in that the kernel has not been given.
+    [[nodiscard]] bool has_entries() const noexcept { return tail_ != *sq_tail_; }
+
     // Hands over what was filled in, and waits for one completion (timeout: at most so long; 0:
     // does not wait). Gives what the call gave, or a negated errno value.
     int enter(bool wait, std::optional<std::chrono::nanoseconds> timeout) noexcept {

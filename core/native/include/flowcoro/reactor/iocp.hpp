@@ -184,7 +184,10 @@ class IocpReactor final : public Reactor {
         if (!resume_.empty() || has_ready() || files_.has_done()) {
             timeout = Clock::duration::zero();
         }
-        requests_.port().wait(timeout);
+        {
+            const Waiting unlocked(*this, timeout != Clock::duration::zero());
+            requests_.port().wait(timeout);
+        }
         take_packets();
         std::vector<Handle> again;
         again.swap(resume_);
@@ -448,7 +451,11 @@ class IocpReactor final : public Reactor {
             descriptor.files != 0) {
             return;
         }
-        Close& operation = *descriptor.closing;
+        Close& operation = *std::exchange(descriptor.closing, nullptr);
+        if (operation.keep_open) {
+            complete(operation, 0);  // it stays with the port, which is known
+            return;
+        }
         descriptors_.erase(operation.fd);
         complete(operation, windows::close(operation.fd));
     }

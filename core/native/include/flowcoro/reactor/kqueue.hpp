@@ -82,15 +82,19 @@ class KqueuePoller {
         return read == 0 || write == 0 ? 0 : read;
     }
 
-    template <typename Visitor>
-    void wait(std::optional<std::chrono::steady_clock::duration> timeout, const Visitor& visit) {
+    void wait(std::optional<std::chrono::steady_clock::duration> timeout) noexcept {
         const timespec most = timeout ? time_of(*timeout) : timespec{};
         const int count =
             ::kevent(kqueue_, nullptr, 0, events_.data(), most_events, timeout ? &most : nullptr);
-        for (int i = 0; i < count; ++i) {  // -1: a signal came
-            const struct kevent& event = events_[static_cast<std::size_t>(i)];
+        count_ = count > 0 ? static_cast<std::size_t>(count) : 0;  // -1: a signal came
+    }
+
+    template <typename Visitor>
+    void visit(const Visitor& visitor) {
+        for (std::size_t i = 0; i < count_; ++i) {
+            const struct kevent& event = events_[i];
             if (event.filter != EVFILT_USER) {
-                visit(static_cast<int>(event.ident), readiness_of(event));
+                visitor(static_cast<int>(event.ident), readiness_of(event));
             }
         }
     }
@@ -146,6 +150,7 @@ class KqueuePoller {
     const pid_t owner_ = ::getpid();
     const int kqueue_;
     std::array<struct kevent, most_events> events_;
+    std::size_t count_ = 0;
 };
 
 using KqueueReactor = ReadinessReactor<KqueuePoller>;

@@ -374,6 +374,7 @@ struct Close : Operation {
     explicit Close(Handler handler) noexcept : Operation(Kind::close, handler) {}
 
     Handle fd = no_handle;
+    bool keep_open = false;  // only ends what is in flight, and has the reactor forget about it
 };
 
 // The descriptor that an operation is about; no_handle: none, or none yet.

@@ -120,6 +120,37 @@ class Reactor {
         }
     }
 
+    // Whether a run_once() should not be put off: something is complete, or is to be handed to the
+    // kernel.
+    [[nodiscard]] virtual bool is_pressing() const noexcept { return has_ready(); }
+
+    // A descriptor's number may be another file's by now, closed and opened without the reactor:
+    // what it knew of it does not count any more. Nothing is in flight on it.
+    virtual void distrust(Handle /*fd*/) noexcept {}
+
+    // Hands over at once what the next run_once() would hand to the kernel. A cancelled operation
+    // has let go of its descriptor's file afterwards: one that is closed then is closed.
+    virtual void flush() noexcept {}
+
+    // Called before a wait that may block, and after it: by an embedder with a lock to give up.
+    struct WaitHooks {
+        void* context = nullptr;
+        void (*before)(void* context) noexcept = nullptr;
+        void (*after)(void* context) noexcept = nullptr;
+    };
+
+    void set_wait_hooks(const WaitHooks& hooks) noexcept { hooks_ = hooks; }
+
+    // Unsets all timers that have this handler, and calls visit(timer) for each: for who owns them
+    // and wants them back.
+    template <typename Visitor>
+    void unset_all(Timer::Handler handler, const Visitor& visit) {
+        for (Timer* const timer : timers_.with(handler)) {
+            timers_.remove(*timer);
+            visit(*timer);
+        }
+    }
+
     // Operations that have not completed for the last time.
     [[nodiscard]] std::size_t in_flight() const noexcept { return in_flight_; }
 
@@ -154,6 +185,29 @@ class Reactor {
     }
 
   protected:
+    // Around a backend's wait.
+    class Waiting {
+      public:
+        Waiting(const Reactor& reactor, bool may_block) noexcept
+            : hooks_(may_block ? reactor.hooks_ : WaitHooks{}) {
+            if (hooks_.before != nullptr) {
+                hooks_.before(hooks_.context);
+            }
+        }
+
+        Waiting(const Waiting&) = delete;
+        Waiting& operator=(const Waiting&) = delete;
+
+        ~Waiting() {
+            if (hooks_.after != nullptr) {
+                hooks_.after(hooks_.context);
+            }
+        }
+
+      private:
+        const WaitHooks hooks_;
+    };
+
     explicit Reactor(const Options& options) noexcept
         : options_{std::min<Clock::duration>(options.timer_slack, std::chrono::hours(24)),
                    options.file_threads} {}
@@ -252,6 +306,7 @@ class Reactor {
     std::vector<Kept> companions_;
     OperationList ready_;
     TimerHeap timers_;
+    WaitHooks hooks_;
     std::size_t in_flight_ = 0;
     std::size_t handled_ = 0;
     detail::atomic<bool> woken_{false};

@@ -54,7 +54,8 @@ struct Readiness {
     bool urgent = false;   // there is urgent data; not every kernel tells
 };
 
-// Poller: name; add(fd) -> 0 or an errno; wait(timeout, visit(fd, Readiness)); wake(); and a
+// Poller: name; add(fd) -> 0 or an errno, 0 also when it has it; wait(timeout), then
+// visit(visitor(fd, Readiness)) of what came; wake(); and a
 // destructor that gives back what it holds.
 template <typename Poller>
 class ReadinessReactor final : public Reactor {
@@ -86,6 +87,17 @@ class ReadinessReactor final : public Reactor {
 
     [[nodiscard]] const char* name() const noexcept override { return Poller::name; }
 
+    [[nodiscard]] bool is_pressing() const noexcept override {
+        return Reactor::is_pressing() || !resume_.empty();
+    }
+
+    void distrust(Handle fd) noexcept override {
+        const auto index = static_cast<std::size_t>(fd);
+        if (fd >= 0 && index < descriptors_.size() && descriptors_[index] != nullptr) {
+            descriptors_[index]->forget();
+        }
+    }
+
   private:
     static constexpr int rounds_at_once = 16;
 
@@ -107,6 +119,14 @@ class ReadinessReactor final : public Reactor {
         std::uint64_t watched_from = 0;
         std::size_t files = 0;
         Close* closing = nullptr;
+
+        // It may be another file.
+        void forget() noexcept {
+            in.ready = out.ready = true;
+            signals_off = false;
+            watched_from = 0;
+            short_tells.reset();
+        }
     };
 
     static bool is_multishot(const Operation& operation) noexcept {
@@ -291,8 +311,11 @@ class ReadinessReactor final : public Reactor {
             timeout = Clock::duration::zero();
         }
         ++waits_;
-        poller_.wait(timeout,
-                     [this](int fd, const Readiness& readiness) { on_event(fd, readiness); });
+        {
+            const Waiting unlocked(*this, timeout != Clock::duration::zero());
+            poller_.wait(timeout);
+        }
+        poller_.visit([this](int fd, const Readiness& readiness) { on_event(fd, readiness); });
         std::vector<int> again;
         again.swap(resume_);
         for (const int fd : again) {
@@ -441,11 +464,9 @@ class ReadinessReactor final : public Reactor {
     void close_now(Descriptor& descriptor) noexcept {
         Close& operation = *std::exchange(descriptor.closing, nullptr);
         // Not again after EINTR: the descriptor is gone, and may be another's by then.
-        const int result = ::close(descriptor.fd) == 0 || errno == EINTR ? 0 : -errno;
-        descriptor.in.ready = descriptor.out.ready = true;
-        descriptor.signals_off = false;
-        descriptor.watched_from = 0;
-        descriptor.short_tells.reset();
+        const int result =
+            operation.keep_open || ::close(descriptor.fd) == 0 || errno == EINTR ? 0 : -errno;
+        descriptor.forget();
         complete(operation, result);
     }
 

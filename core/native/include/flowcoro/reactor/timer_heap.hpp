@@ -68,6 +68,17 @@ class TimerHeap {
         }
     }
 
+    // All that have this handler, in no order. Throws std::bad_alloc.
+    [[nodiscard]] std::vector<Timer*> with(Timer::Handler handler) const {
+        std::vector<Timer*> found;
+        for (const Entry& entry : entries_) {
+            if (entry.timer->handler_ == handler) {
+                found.push_back(entry.timer);
+            }
+        }
+        return found;
+    }
+
     [[nodiscard]] bool empty() const noexcept { return entries_.empty(); }
 
     [[nodiscard]] std::size_t size() const noexcept { return entries_.size(); }

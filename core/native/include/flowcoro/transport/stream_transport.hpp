@@ -58,6 +58,9 @@ inline bool is_whole(const Protocol* protocol) noexcept {
            protocol->received != nullptr && protocol->closed != nullptr;
 }
 
+// Of a descriptor: whether the transport closes it at its end.
+enum class Ownership : std::uint8_t { taken, lent };
+
 class StreamTransport final : public ::flowcoro_transport, private Transports::Member {
   public:
     // What write() and its like return when they took the bytes.
@@ -68,8 +71,10 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
     // from the next run_once(). The pointer is good until `closed` returns. Throws
     // std::system_error for what is no socket (ENOTSOCK, EBADF) and ECANCELED when the reactor is
     // about to go, std::bad_alloc: the descriptor is then still the caller's.
+    // A lent one is not closed: when `closed` is called the reactor has let go of it.
     static StreamTransport* adopt(reactor::Reactor& reactor, Handle handle,
-                                  const Protocol& protocol, void* context) {
+                                  const Protocol& protocol, void* context,
+                                  Ownership ownership = Ownership::taken) {
         Transports& transports = Transports::of(reactor);
         transports.check_going();
         if (const int error = sockets::prepare(handle)) {
@@ -77,6 +82,7 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
         }
         sockets::set_no_delay(handle);
         auto* const transport = new StreamTransport(transports, handle);
+        transport->close_.keep_open = ownership == Ownership::lent;
         try {
             reactor.set(transport->later_, reactor::Clock::now());
         } catch (...) {
@@ -170,6 +176,14 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
         return true;
     }
 
+    // Whether the peer's reset is told after it has sent all, when nothing but a write would
+    // notice; so it is unless this says otherwise. A peer that is gone altogether counts as one.
+    void set_watching(bool watching) noexcept { watching_ = watching; }
+
+    // `writable` comes when what is unsent is at most the low-water mark, whether or not it was
+    // above the high one.
+    void tell_writable() noexcept { above_ = true; }
+
     // Bytes that were written and have not gone.
     [[nodiscard]] std::size_t unsent() const noexcept { return flight_.size() + gathered_.size(); }
 
@@ -194,7 +208,11 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
 
     void resume_reading() noexcept {
         if (state_ == State::open && std::exchange(paused_, false)) {
-            go_on_later(reactor::Clock::duration::zero());
+            if (begun_ && kept_.empty() && !end_) {
+                receive();
+            } else {
+                go_on_later(reactor::Clock::duration::zero());
+            }
         }
     }
 
@@ -355,6 +373,7 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
     bool write_ended_ = false;  // and has gone out
     bool sending_ = false;
     bool above_ = false;  // `writable` is due
+    bool watching_ = true;
     unsigned depth_ = 0;
     unsigned corks_ = 0;
     int error_ = 0;

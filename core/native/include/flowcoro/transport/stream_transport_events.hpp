@@ -105,7 +105,7 @@ inline void StreamTransport::on_end(int error) {
     }
     if (!stays || write_ends_) {
         close();
-    } else if (state_ == State::open) {
+    } else if (state_ == State::open && watching_) {
         // Nothing is received any more that would tell of a reset.
         reactor().start(watch_);
     }
@@ -207,7 +207,7 @@ inline void StreamTransport::close_down(int error) noexcept {
 }
 
 inline void StreamTransport::on_closed(reactor::Completion&& completion) {
-    if (completion.result == -ECANCELED || completion.result == -ENOMEM) {
+    if (!close_.keep_open && (completion.result == -ECANCELED || completion.result == -ENOMEM)) {
         sockets::close(handle_);  // the reactor goes, or could not
     }
     state_ = State::closed;

@@ -1,0 +1,304 @@
+#include "loop_core.hpp"
+
+#include <poll.h>
+
+#include <algorithm>
+#include <chrono>
+#include <new>
+#include <system_error>
+#include <utility>
+
+#include "bindings.hpp"
+#include "flowcoro/reactor/select.hpp"
+
+namespace flowcoro::bindings::loop {
+
+namespace {
+
+using std::chrono::steady_clock;
+
+PyObject* as_object(void* object) noexcept {
+    return static_cast<PyObject*>(object);
+}
+
+// While more is ready, the kernel is asked no more often than this: a look costs as much as
+// several callbacks do.
+constexpr steady_clock::duration look_interval = std::chrono::microseconds(50);
+
+}  // namespace
+
+void ReadyQueue::grow() {
+    std::vector<HandleObject*> larger(ring_.size() * 2);
+    for (std::size_t i = 0; i < size(); ++i) {
+        larger[i] = ring_[(head_ + i) & (ring_.size() - 1)];
+    }
+    tail_ = size();
+    head_ = 0;
+    ring_.swap(larger);
+}
+
+void ReadyQueue::clear() noexcept {
+    while (!empty()) {
+        Py_DECREF(as_object(pop()));
+    }
+}
+
+int ReadyQueue::traverse(visitproc visit, void* arg) const {
+    for (std::size_t i = head_; i != tail_; ++i) {
+        Py_VISIT(as_object(ring_[i & (ring_.size() - 1)]));
+    }
+    return 0;
+}
+
+Watch::Watch(LoopCore& of, reactor::Handle descriptor, unsigned wanted) noexcept
+    : PollFd(&Watch::ready), core(of) {
+    fd = descriptor;
+    events = wanted;
+}
+
+void Watch::ready(reactor::Operation& self, reactor::Completion&& completion) {
+    auto& watch = static_cast<Watch&>(self);
+    LoopCore& core = watch.core;
+    if (watch.handle == nullptr) {
+        std::erase_if(core.ending_, [&](const auto& each) { return each.get() == &watch; });
+        return;
+    }
+    // What cannot be polled is told by the callback's own call. It is not asked for again, which
+    // would never end.
+    if (completion.result >= 0) {
+        core.to_rearm_.push_back(&watch);
+    }
+    core.queue(reinterpret_cast<HandleObject*>(Py_NewRef(as_object(watch.handle))));
+}
+
+LoopCore::LoopCore(LoopObject* self, const char* backend)
+    : self_(self), reactor_(reactor::make_reactor(backend)), backend_(reactor_->name()) {
+    reactor_->set_wait_hooks({this, &LoopCore::before_wait, &LoopCore::after_wait});
+}
+
+LoopCore::~LoopCore() {
+    close();
+}
+
+HandleObject* LoopCore::queue(HandleObject* handle) noexcept {
+    if (handle != nullptr) {
+        try {
+            ready_.push(handle);
+        } catch (const std::bad_alloc&) {
+            Py_DECREF(as_object(handle));
+            PyErr_NoMemory();
+            return nullptr;
+        }
+    }
+    return handle;
+}
+
+HandleObject* LoopCore::queue_from_thread(HandleObject* handle) noexcept {
+#if defined(Py_GIL_DISABLED)
+    if (handle != nullptr) {
+        try {
+            incoming_.push(handle);
+        } catch (const std::bad_alloc&) {
+            Py_DECREF(as_object(handle));
+            PyErr_NoMemory();
+            return nullptr;
+        }
+        reactor_->wake();
+    }
+    return handle;
+#else
+    handle = queue(handle);
+    if (handle != nullptr && waiting_) {
+        reactor_->wake();
+    }
+    return handle;
+#endif
+}
+
+bool LoopCore::schedule(TimerHandleObject* handle) noexcept {
+    constexpr double farthest =
+        1e9;  // seconds: beyond any program's life, within the clock's range
+    const double now =
+        std::chrono::duration<double>(steady_clock::now().time_since_epoch()).count();
+    Py_INCREF(as_object(handle));
+    if (!(handle->when > now)) {  // also what is no number
+        return queue(&handle->base) != nullptr;
+    }
+    const double when = std::min(handle->when, now + farthest);
+    try {
+        reactor_->set(handle->timer,
+                      steady_clock::time_point(std::chrono::ceil<steady_clock::duration>(
+                          std::chrono::duration<double>(when))));
+        return true;
+    } catch (const std::bad_alloc&) {
+        Py_DECREF(as_object(handle));
+        PyErr_NoMemory();
+        return false;
+    }
+}
+
+void LoopCore::before_wait(void* self) noexcept {
+    auto& core = *static_cast<LoopCore*>(self);
+    core.waiting_ = true;
+    core.without_gil_ = PyEval_SaveThread();
+}
+
+void LoopCore::after_wait(void* self) noexcept {
+    auto& core = *static_cast<LoopCore*>(self);
+    PyEval_RestoreThread(std::exchange(core.without_gil_, nullptr));
+    core.waiting_ = false;
+}
+
+void LoopCore::take_incoming() noexcept {
+    auto batch = incoming_.take_all();
+    while (auto handle = batch.pop()) {
+        queue(*handle);
+    }
+}
+
+bool LoopCore::run() noexcept {
+    bool good = true;
+    do {
+        good = turn();
+    } while (good && !stopping_);
+    stopping_ = false;
+    return good;
+}
+
+bool LoopCore::turn() noexcept {
+    ++turns;
+    rearm();
+    take_incoming();
+    const bool busy = !ready_.empty() || stopping_;
+    const auto now = steady_clock::now();
+    if (!busy || reactor_->is_pressing() || now - looked_ >= look_interval) {
+        looked_ = now;
+        try {
+            if (busy) {
+                reactor_->run_once(steady_clock::duration::zero());
+            } else {
+                reactor_->run_once();
+                looked_ = steady_clock::now();
+            }
+        } catch (const std::bad_alloc&) {
+            PyErr_NoMemory();
+        }
+        // Of a handler, or of a signal's that ended the wait.
+        if (PyErr_Occurred() || PyErr_CheckSignals() != 0) {
+            return false;
+        }
+        take_incoming();
+    }
+    return run_ready();
+}
+
+bool LoopCore::run_ready() noexcept {
+    for (std::size_t left = ready_.size(); left != 0 && !ready_.empty(); --left) {
+        HandleObject* const handle = ready_.pop();
+        ++callbacks;
+        const bool good = debug ? run_handle_watched(handle) : run_handle(handle);
+        Py_DECREF(as_object(handle));
+        if (!good) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool LoopCore::run_handle_watched(HandleObject* handle) noexcept {
+    const auto begin = steady_clock::now();
+    if (!run_handle(handle)) {
+        return false;
+    }
+    const std::chrono::duration<double> took = steady_clock::now() - begin;
+    const nb::object result = nb::steal(PyObject_CallMethod(as_object(self_), "_callback_took",
+                                                            "Od", as_object(handle), took.count()));
+    return result.is_valid();
+}
+
+void LoopCore::rearm() noexcept {
+    for (Watch* const watch : to_rearm_) {
+        reactor_->start(*watch);
+    }
+    to_rearm_.clear();
+}
+
+bool LoopCore::watch(reactor::Handle fd, unsigned events, HandleObject* handle) noexcept {
+    Watches& watches = events == POLLIN ? readers_ : writers_;
+    try {
+        std::unique_ptr<Watch>& watch = watches[fd];
+        if (watch == nullptr) {
+            watch = std::make_unique<Watch>(*this, fd, events);
+            watch->handle = handle;
+            reactor_->distrust(fd);
+            reactor_->start(*watch);
+            return true;
+        }
+        HandleObject* const before = std::exchange(watch->handle, handle);
+        if (!watch->in_flight() &&
+            std::find(to_rearm_.begin(), to_rearm_.end(), watch.get()) == to_rearm_.end()) {
+            reactor_->start(*watch);
+        }
+        cancel_handle(before);
+        Py_DECREF(as_object(before));
+        return true;
+    } catch (const std::bad_alloc&) {
+        Py_DECREF(as_object(handle));
+        PyErr_NoMemory();
+        return false;
+    }
+}
+
+bool LoopCore::unwatch(reactor::Handle fd, unsigned events) noexcept {
+    Watches& watches = events == POLLIN ? readers_ : writers_;
+    const auto found = watches.find(fd);
+    if (found == watches.end()) {
+        return false;
+    }
+    std::unique_ptr<Watch> watch = std::move(found->second);
+    watches.erase(found);
+    std::erase(to_rearm_, watch.get());
+    HandleObject* const handle = std::exchange(watch->handle, nullptr);
+    if (watch->in_flight()) {
+        // At once: who closes the descriptor now must not find its file held on to.
+        reactor_->cancel(*watch);
+        reactor_->flush();
+        ending_.push_back(std::move(watch));
+    }
+    cancel_handle(handle);
+    Py_DECREF(as_object(handle));
+    return true;
+}
+
+void LoopCore::close() noexcept {
+    if (std::exchange(closed_, true)) {
+        return;
+    }
+    while (!readers_.empty()) {
+        unwatch(readers_.begin()->first, POLLIN);
+    }
+    while (!writers_.empty()) {
+        unwatch(writers_.begin()->first, POLLOUT);
+    }
+    reactor_->unset_all(&TimerHandleObject::Slot::ring_handle, [](reactor::Timer& timer) {
+        Py_DECREF(as_object(static_cast<TimerHandleObject::Slot&>(timer).owner));
+    });
+    take_incoming();
+    ready_.clear();
+    reactor_->set_wait_hooks({});
+    reactor_.reset();  // transports end here
+    if (PyErr_Occurred()) {
+        PyErr_WriteUnraisable(reinterpret_cast<PyObject*>(self_));
+    }
+}
+
+int LoopCore::traverse(visitproc visit, void* arg) const {
+    for (const Watches* const watches : {&readers_, &writers_}) {
+        for (const auto& [fd, watch] : *watches) {
+            Py_VISIT(as_object(watch->handle));
+        }
+    }
+    return ready_.traverse(visit, arg);
+}
+
+}  // namespace flowcoro::bindings::loop

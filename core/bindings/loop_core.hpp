@@ -1,0 +1,158 @@
+// LoopCore: the native part of flowcoro.Loop: ready queue, timers, polling, wake-up.
+//
+// Protocol
+// --------
+//   ready_      handles to call, first in first out. The loop's thread's; under the GIL also that
+//               of a thread that calls call_soon_threadsafe.
+//   incoming_   where there is no GIL: what call_soon_threadsafe brings, taken over each turn.
+//   waiting_    whether the loop's thread is in a wait without the GIL, so that somebody who queues
+//               something must wake it. Set before the GIL is given up and cleared after it is had
+//               again: under the GIL nobody sees it in between. Without a GIL the reactor's own
+//               protocol for wake() is all there is.
+//
+// One turn: wait for the reactor (not at all when something is ready), which queues what timers,
+// readers and writers have to call; then call as many handles as were ready then. What these
+// queue is the next turn's.
+#pragma once
+
+#include <Python.h>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "flowcoro/lockfree/inbox.hpp"
+#include "flowcoro/reactor/reactor.hpp"
+#include "loop_handle.hpp"
+
+namespace flowcoro::bindings::loop {
+
+// A queue of owned references to handles: a ring that grows.
+class ReadyQueue {
+  public:
+    ReadyQueue() = default;
+    ReadyQueue(const ReadyQueue&) = delete;
+    ReadyQueue& operator=(const ReadyQueue&) = delete;
+
+    ~ReadyQueue() { clear(); }
+
+    [[nodiscard]] bool empty() const noexcept { return head_ == tail_; }
+
+    [[nodiscard]] std::size_t size() const noexcept { return tail_ - head_; }
+
+    // Takes the reference over. Throws std::bad_alloc.
+    void push(HandleObject* handle) {
+        if (size() == ring_.size()) {
+            grow();
+        }
+        ring_[tail_++ & (ring_.size() - 1)] = handle;
+    }
+
+    HandleObject* pop() noexcept { return ring_[head_++ & (ring_.size() - 1)]; }
+
+    void clear() noexcept;
+
+    int traverse(visitproc visit, void* arg) const;
+
+  private:
+    void grow();
+
+    std::vector<HandleObject*> ring_ = std::vector<HandleObject*>(64);
+    std::size_t head_ = 0;
+    std::size_t tail_ = 0;
+};
+
+class LoopCore;
+
+// A reader's or a writer's poll: one descriptor, one direction.
+struct Watch : reactor::PollFd {
+    Watch(LoopCore& of, reactor::Handle descriptor, unsigned wanted) noexcept;
+
+    static void ready(reactor::Operation& self, reactor::Completion&& completion);
+
+    LoopCore& core;
+    HandleObject* handle = nullptr;  // owned; null: nobody is interested any more
+};
+
+class LoopCore {
+  public:
+    // Throws what make_reactor throws.
+    LoopCore(LoopObject* self, const char* backend);
+    LoopCore(const LoopCore&) = delete;
+    LoopCore& operator=(const LoopCore&) = delete;
+    ~LoopCore();
+
+    [[nodiscard]] reactor::Reactor& reactor() noexcept { return *reactor_; }
+
+    [[nodiscard]] const char* backend() const noexcept { return backend_; }
+
+    [[nodiscard]] bool is_closed() const noexcept { return closed_; }
+
+    // Takes the reference over; null (an error is set) stays null.
+    HandleObject* queue(HandleObject* handle) noexcept;
+
+    // Likewise, from any thread.
+    HandleObject* queue_from_thread(HandleObject* handle) noexcept;
+
+    // Sets its timer, which owns a reference. False with an error set.
+    bool schedule(TimerHandleObject* handle) noexcept;
+
+    // Turns until stop(). False, with an error set, when something must end it.
+    bool run() noexcept;
+
+    void stop() noexcept { stopping_ = true; }
+
+    // Watches for the one direction (POLLIN or POLLOUT). The reference is taken over.
+    bool watch(reactor::Handle fd, unsigned events, HandleObject* handle) noexcept;
+
+    // Whether somebody was interested.
+    bool unwatch(reactor::Handle fd, unsigned events) noexcept;
+
+    void close() noexcept;
+
+    int traverse(visitproc visit, void* arg) const;
+
+    // Counters since the loop was made.
+    std::uint64_t turns = 0;
+    std::uint64_t callbacks = 0;
+
+    bool debug = false;
+
+  private:
+    friend struct Watch;
+    friend struct WaitHooks;
+
+    using Watches = std::unordered_map<reactor::Handle, std::unique_ptr<Watch>>;
+
+    bool turn() noexcept;
+    bool run_ready() noexcept;
+    bool run_handle_watched(HandleObject* handle) noexcept;
+    void rearm() noexcept;
+    void take_incoming() noexcept;
+    static void before_wait(void* self) noexcept;
+    static void after_wait(void* self) noexcept;
+
+    LoopObject* const self_;
+    std::unique_ptr<reactor::Reactor> reactor_;
+    const char* const backend_;
+    ReadyQueue ready_;
+    lockfree::Inbox<HandleObject*> incoming_;
+    Watches readers_;
+    Watches writers_;
+    std::vector<Watch*> to_rearm_;
+    std::vector<std::unique_ptr<Watch>> ending_;
+    std::chrono::steady_clock::time_point looked_;  // when the kernel was asked last
+    PyThreadState* without_gil_ = nullptr;
+    bool waiting_ = false;
+    bool stopping_ = false;
+    bool closed_ = false;
+};
+
+struct LoopObject {
+    PyObject_HEAD LoopCore* core;  // null before __init__ and after the end
+};
+
+}  // namespace flowcoro::bindings::loop

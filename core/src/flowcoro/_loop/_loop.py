@@ -1,0 +1,179 @@
+"""Loop: asyncio's event loop over the native reactor."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import signal
+import sys
+import threading
+from asyncio import events, format_helpers
+from asyncio.log import logger
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from flowcoro import _native
+from flowcoro._loop._handles import describe_callback
+
+if TYPE_CHECKING:
+    import socket
+
+__all__ = ["Loop"]
+
+
+_Base = asyncio.SelectorEventLoop
+
+
+class _NoSelector(selectors.BaseSelector):
+    """Stands where asyncio's loop has its selector, which it only closes."""
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> NoReturn:
+        raise RuntimeError("flowcoro.Loop polls by its reactor")
+
+    def unregister(self, fileobj: Any) -> NoReturn:
+        raise RuntimeError("flowcoro.Loop polls by its reactor")
+
+    def select(self, timeout: float | None = None) -> NoReturn:
+        raise RuntimeError("flowcoro.Loop polls by its reactor")
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        return {}
+
+    def close(self) -> None:
+        pass
+
+
+class Loop(_native.LoopCore, _Base):
+    """An asyncio event loop whose waiting is done by the native reactor.
+
+    Everything that is written for asyncio runs on it.
+
+    Args:
+        reactor: Name of the backend (`io_uring`, `epoll`, `kqueue`, `iocp`). Not given: the one
+            that the environment's `FLOWCORO_REACTOR` names, or the best that can be had here.
+
+    Raises:
+        ValueError: There is no such backend on this platform.
+        OSError: The kernel refuses it.
+    """
+
+    _closed = True  # until it is open: a loop that could not be made is no unclosed one
+
+    if TYPE_CHECKING:  # of asyncio's loop, which keeps them to itself
+        _debug: bool
+        _thread_id: int | None
+        _csock: socket.socket
+        _signal_handlers: dict[int, Any]
+        _check_closed: Callable[[], None]
+        _check_running: Callable[[], None]
+        _check_thread: Callable[[], None]
+        _check_callback: Callable[[Any, str], None]
+        _set_coroutine_origin_tracking: Callable[[bool], None]
+        _asyncgen_firstiter_hook: Callable[[Any], None]
+        _asyncgen_finalizer_hook: Callable[[Any], None]
+
+    def __init__(self, reactor: str | None = None) -> None:
+        self._open(reactor)
+        super().__init__(_NoSelector())
+
+    def run_forever(self) -> None:
+        """Run until `stop` is called.
+
+        Raises:
+            RuntimeError: The loop is closed, or a loop runs in this thread already.
+        """
+        self._check_closed()
+        self._check_running()
+        self._set_coroutine_origin_tracking(self._debug)
+        hooks = sys.get_asyncgen_hooks()
+        wakeup = self._take_wakeup_fd()
+        try:
+            self._thread_id = threading.get_ident()
+            sys.set_asyncgen_hooks(
+                firstiter=self._asyncgen_firstiter_hook,
+                finalizer=self._asyncgen_finalizer_hook,
+            )
+            events._set_running_loop(self)
+            self._run_until_stopped()
+        finally:
+            self._thread_id = None
+            events._set_running_loop(None)
+            self._set_coroutine_origin_tracking(False)
+            sys.set_asyncgen_hooks(*hooks)
+            # asyncio keeps it for as long as the loop has handlers of signals.
+            if wakeup is not None and not self._signal_handlers:
+                signal.set_wakeup_fd(wakeup)
+
+    def _take_wakeup_fd(self) -> int | None:
+        """Have signals wake this loop, so that their handlers run though it waits.
+
+        Returns:
+            The descriptor that was woken before; None outside of the main thread.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return None
+        before = signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
+        # Somebody else's, such as that of a loop around this one, stays.
+        if before not in (-1, self._csock.fileno()):
+            signal.set_wakeup_fd(before, warn_on_full_buffer=False)
+        return before
+
+    def stop(self) -> None:
+        """Stop running after the turn that is under way."""
+        self._stop_core()
+
+    def close(self) -> None:
+        """Close the loop, which must not be running; what still waits is dropped.
+
+        Raises:
+            RuntimeError: The loop is running.
+        """
+        super().close()
+        self._close_core()
+
+    def set_debug(self, enabled: bool) -> None:
+        """Turn asyncio's debug mode on or off."""
+        self._set_core_debug(enabled)
+        super().set_debug(enabled)
+
+    def _add_callback(self, handle: Any) -> None:
+        """Queue one of asyncio's own handles."""
+        if not handle._cancelled:
+            self.call_soon(handle._run)
+
+    def _add_callback_signalsafe(self, handle: Any) -> None:
+        if not handle._cancelled:
+            self.call_soon_threadsafe(handle._run)
+
+    def _timer_handle_cancelled(self, handle: Any) -> None:
+        """Nothing: a timer that is cancelled leaves at once."""
+
+    # Called by the native part.
+
+    def _look_at(self, handle: Any, method: str) -> None:
+        """Debug mode: check a call, and note where it came from."""
+        if method != "call_soon_threadsafe":
+            self._check_thread()
+        self._check_callback(handle._callback, method)
+        handle._source_traceback = format_helpers.extract_stack(sys._getframe(1))
+
+    def _callback_took(self, handle: Any, seconds: float) -> None:
+        """Debug mode: tell of a callback that was slow."""
+        if seconds >= self.slow_callback_duration:
+            what = handle
+            callback = getattr(handle, "_callback", None)
+            task = getattr(callback, "__self__", None)
+            if isinstance(task, asyncio.Task):
+                what = task
+            logger.warning("Executing %r took %.3f seconds", what, seconds)
+
+    def _callback_failed(self, handle: Any, error: BaseException) -> None:
+        """Tell the exception handler what a callback raised."""
+        context = {
+            "message": f"Exception in callback {describe_callback(handle)}",
+            "exception": error,
+            "handle": handle,
+        }
+        if handle._source_traceback:
+            context["source_traceback"] = handle._source_traceback
+        self.call_exception_handler(context)

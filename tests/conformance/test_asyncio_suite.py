@@ -1,0 +1,42 @@
+"""CPython's own tests of asyncio on the native loop, over each backend; see asyncio.md."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowcoro import reactor
+
+RUNNER = Path(__file__).with_name("run_asyncio_suite.py")
+MODULES = runpy.run_path(str(RUNNER))["MODULES"]
+
+
+def has_suite() -> bool:
+    try:
+        return importlib.util.find_spec("test.test_asyncio") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the loop does not run there yet")
+@pytest.mark.parametrize("backend", reactor.available())
+@pytest.mark.parametrize("module", MODULES)
+def test_the_suite_passes(backend: str, module: str) -> None:
+    if not has_suite():
+        assert not os.environ.get("CI"), "this Python has no test package"
+        pytest.skip("this Python has no test package (Debian: libpython3-testsuite)")
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", RUNNER, backend, module],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout[-8_000:]
