@@ -38,6 +38,7 @@ CORE_LAYERS = [
     {"lockfree", "memory", "reactor", "scheduler"},
     {"config"},
     {"plugins"},
+    {"_loop"},
     {"loops"},
     {"app"},
     {"workers"},

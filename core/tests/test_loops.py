@@ -68,7 +68,7 @@ def test_no_such_loop() -> None:
     with pytest.raises(PluginError) as caught:
         run(main, loop="asynci", plugins=make_host())
     assert str(caught.value) == (
-        "no plugin provides loop 'asynci'; did you mean 'asyncio'? (known: asyncio)"
+        "no plugin provides loop 'asynci'; did you mean 'asyncio'? (known: asyncio, flowcoro)"
     )
     assert inspect.getcoroutinestate(main) == inspect.CORO_CLOSED
 
