@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "imported.hpp"
+#include "interpreter.hpp"
 #include "references.hpp"
 
 namespace flowcoro::bindings {
@@ -13,25 +14,6 @@ namespace {
 PyTypeObject* handle_type = nullptr;
 
 Imported cancelled_error("asyncio.exceptions", "CancelledError");
-
-// The exception that is set, with its traceback; none is set afterwards.
-nb::object take_exception() noexcept {
-#if PY_VERSION_HEX >= 0x030C0000
-    return nb::steal(PyErr_GetRaisedException());
-#else
-    PyObject* type = nullptr;
-    PyObject* value = nullptr;
-    PyObject* traceback = nullptr;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (traceback != nullptr) {
-        PyException_SetTraceback(value, traceback);
-    }
-    Py_XDECREF(type);
-    Py_XDECREF(traceback);
-    return nb::steal(value);
-#endif
-}
 
 void set_exception(const nb::object& error, const nb::object& traceback) noexcept {
     PyException_SetTraceback(error.ptr(), traceback.is_valid() ? traceback.ptr() : Py_None);

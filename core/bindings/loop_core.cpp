@@ -10,6 +10,8 @@
 
 #include "bindings.hpp"
 #include "flowcoro/reactor/select.hpp"
+#include "interpreter.hpp"
+#include "waiter.hpp"
 
 namespace flowcoro::bindings::loop {
 
@@ -72,7 +74,10 @@ void Watch::ready(reactor::Operation& self, reactor::Completion&& completion) {
 }
 
 LoopCore::LoopCore(LoopObject* self, const char* backend)
-    : self_(self), reactor_(reactor::make_reactor(backend)), backend_(reactor_->name()) {
+    : self_(self),
+      generation_(fork_generation()),
+      reactor_(reactor::make_reactor(backend)),
+      backend_(reactor_->name()) {
     reactor_->set_wait_hooks({this, &LoopCore::before_wait, &LoopCore::after_wait});
 }
 
@@ -145,7 +150,7 @@ void LoopCore::before_wait(void* self) noexcept {
 
 void LoopCore::after_wait(void* self) noexcept {
     auto& core = *static_cast<LoopCore*>(self);
-    PyEval_RestoreThread(std::exchange(core.without_gil_, nullptr));
+    take_gil_back(std::exchange(core.without_gil_, nullptr));
     core.waiting_ = false;
 }
 
@@ -156,7 +161,25 @@ void LoopCore::take_incoming() noexcept {
     }
 }
 
+bool LoopCore::is_usable() const noexcept {
+    return generation_ == fork_generation() && reactor_->is_own_thread();
+}
+
+bool LoopCore::check_usable() const noexcept {
+    if (!is_usable()) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        generation_ != fork_generation()
+                            ? "the loop is the parent's: make a new one after a fork"
+                            : "over this reactor a loop runs in the thread that ran it first");
+        return false;
+    }
+    return true;
+}
+
 bool LoopCore::run() noexcept {
+    if (!check_usable()) {
+        return false;
+    }
     bool good = true;
     do {
         good = turn();
@@ -225,18 +248,24 @@ void LoopCore::rearm() noexcept {
 
 bool LoopCore::watch(reactor::Handle fd, unsigned events, HandleObject* handle) noexcept {
     Watches& watches = events == POLLIN ? readers_ : writers_;
+    if (!check_usable()) {
+        Py_DECREF(as_object(handle));
+        return false;
+    }
     try {
-        std::unique_ptr<Watch>& watch = watches[fd];
-        if (watch == nullptr) {
-            watch = std::make_unique<Watch>(*this, fd, events);
-            watch->handle = handle;
+        const auto found = watches.find(fd);
+        if (found == watches.end()) {
+            auto made = std::make_unique<Watch>(*this, fd, events);
+            made->handle = handle;
+            Watch& watch = *watches.emplace(fd, std::move(made)).first->second;
             reactor_->distrust(fd);
-            reactor_->start(*watch);
+            reactor_->start(watch);
             return true;
         }
+        Watch* const watch = found->second.get();
         HandleObject* const before = std::exchange(watch->handle, handle);
         if (!watch->in_flight() &&
-            std::find(to_rearm_.begin(), to_rearm_.end(), watch.get()) == to_rearm_.end()) {
+            std::find(to_rearm_.begin(), to_rearm_.end(), watch) == to_rearm_.end()) {
             reactor_->start(*watch);
         }
         cancel_handle(before);
@@ -260,9 +289,11 @@ bool LoopCore::unwatch(reactor::Handle fd, unsigned events) noexcept {
     std::erase(to_rearm_, watch.get());
     HandleObject* const handle = std::exchange(watch->handle, nullptr);
     if (watch->in_flight()) {
-        // At once: who closes the descriptor now must not find its file held on to.
-        reactor_->cancel(*watch);
-        reactor_->flush();
+        if (is_usable()) {
+            // At once: who closes the descriptor now must not find its file held on to.
+            reactor_->cancel(*watch);
+            reactor_->flush();
+        }
         ending_.push_back(std::move(watch));
     }
     cancel_handle(handle);
@@ -286,7 +317,10 @@ void LoopCore::close() noexcept {
     take_incoming();
     ready_.clear();
     reactor_->set_wait_hooks({});
-    reactor_.reset();  // transports end here
+    if (!is_usable()) {
+        reactor_->abandon();  // polls only: the kernel has no memory of ours
+    }
+    reactor_.reset();
     if (PyErr_Occurred()) {
         PyErr_WriteUnraisable(reinterpret_cast<PyObject*>(self_));
     }

@@ -135,7 +135,13 @@ class LoopCore {
     static void before_wait(void* self) noexcept;
     static void after_wait(void* self) noexcept;
 
+    // Whether this thread of this process may have the reactor do something. A fork's child may
+    // not; nor may another thread than the reactor's, where the kernel minds (io_uring).
+    [[nodiscard]] bool is_usable() const noexcept;
+    [[nodiscard]] bool check_usable() const noexcept;  // false, with an error set
+
     LoopObject* const self_;
+    const unsigned generation_;
     std::unique_ptr<reactor::Reactor> reactor_;
     const char* const backend_;
     ReadyQueue ready_;

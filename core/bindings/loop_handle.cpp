@@ -7,6 +7,7 @@
 
 #include "bindings.hpp"
 #include "imported.hpp"
+#include "interpreter.hpp"
 #include "loop_core.hpp"
 
 namespace flowcoro::bindings::loop {
@@ -282,17 +283,7 @@ bool report_failure(HandleObject* handle) noexcept {
         PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
         return false;
     }
-    PyObject* type = nullptr;
-    PyObject* value = nullptr;
-    PyObject* traceback = nullptr;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (traceback != nullptr) {
-        PyException_SetTraceback(value, traceback);
-    }
-    const nb::object owned_type = nb::steal(type);
-    const nb::object exception = nb::steal(value);
-    const nb::object owned_traceback = nb::steal(traceback);
+    const nb::object exception = take_exception();
     const nb::object result = nb::steal(PyObject_CallMethod(
         as_object(handle->loop), "_callback_failed", "OO", as_object(handle), exception.ptr()));
     return result.is_valid();

@@ -6,9 +6,9 @@
 #include <stdexcept>
 #include <string>
 #include <system_error>
-#include <thread>
 
 #include "flowcoro/reactor/select.hpp"
+#include "interpreter.hpp"
 #include "waiter.hpp"
 
 namespace flowcoro::bindings {
@@ -38,9 +38,7 @@ bool is_main_thread() {
     }
 }
 
-// Gives the GIL up, for a run that may be that of a daemon thread: once the interpreter ends, such
-// a thread must not come back to it. It would be ended in the midst of this, which ends the
-// process.
+// Gives the GIL up, for a run that may be that of a daemon thread.
 class GilReleased {
   public:
     GilReleased() noexcept : thread_(PyEval_SaveThread()) {}
@@ -48,16 +46,7 @@ class GilReleased {
     GilReleased(const GilReleased&) = delete;
     GilReleased& operator=(const GilReleased&) = delete;
 
-    ~GilReleased() {
-#if PY_VERSION_HEX >= 0x030D0000
-        while (Py_IsFinalizing()) {
-#else
-        while (_Py_IsFinalizing()) {
-#endif
-            std::this_thread::sleep_for(std::chrono::hours(1));
-        }
-        PyEval_RestoreThread(thread_);
-    }
+    ~GilReleased() { take_gil_back(thread_); }
 
   private:
     PyThreadState* const thread_;

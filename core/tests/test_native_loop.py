@@ -9,10 +9,12 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -285,6 +287,86 @@ def test_handles_tell_what_they_are(loop: Loop) -> None:
     handle.cancel()
     assert repr(handle) == "<Handle cancelled>"
     assert handle.get_context() is not None
+
+
+def test_it_may_be_closed_by_another_thread_than_its_own(loop: Loop) -> None:
+    left, right = socket.socketpair()
+    with left, right:
+
+        def body() -> None:
+            loop.add_reader(left, print)
+            turn(loop)
+
+        thread = threading.Thread(target=body)
+        thread.start()
+        thread.join()
+        if loop.reactor == "io_uring":
+            with pytest.raises(RuntimeError, match="in the thread that ran it first"):
+                loop.run_forever()
+            with pytest.raises(RuntimeError, match="in the thread that ran it first"):
+                loop.add_reader(right, print)
+        else:
+            turn(loop)
+        assert loop.remove_reader(left)
+        loop.close()
+
+
+def test_a_child_of_a_fork_may_close_it(loop: Loop) -> None:
+    left, right = socket.socketpair()
+    with left, right:
+        seen: list[str] = []
+        loop.add_reader(left, lambda: (seen.append("in"), loop.stop()))
+        turn(loop)
+        child = os.fork()
+        if child == 0:
+            try:
+                loop.call_soon(print)
+                with pytest.raises(RuntimeError, match="the loop is the parent's"):
+                    loop.run_forever()
+                loop.close()
+                own = Loop(loop.reactor)
+                turn(own)
+                own.close()
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        assert status == 0
+        right.send(b"x")
+        loop.run_forever()  # the parent's goes on
+        assert seen == ["in"]
+
+
+@pytest.mark.parametrize("name", reactor.available())
+def test_a_daemon_thread_that_runs_it_lets_the_program_end(name: str) -> None:
+    script = f"""
+        import threading
+        from flowcoro._loop import Loop
+
+        begun = threading.Event()
+
+        def body():
+            loop = Loop({name!r})
+
+            def again():
+                begun.set()
+                loop.call_later(0.001, again)
+
+            again()
+            loop.run_forever()
+
+        threading.Thread(target=body, daemon=True).start()
+        begun.wait()
+        """
+    for _ in range(3):
+        ended = subprocess.run(
+            [sys.executable, "-c", dedent(script)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_backends_that_cannot_be() -> None:

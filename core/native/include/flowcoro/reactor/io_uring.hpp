@@ -66,7 +66,7 @@ class IoUringReactor final : public Reactor {
     }
 
     ~IoUringReactor() override {
-        if (::getpid() != owner_) {
+        if (::getpid() != owner_ || is_abandoned()) {
             forget_companions();
         } else {
             stop_companions();
@@ -92,6 +92,8 @@ class IoUringReactor final : public Reactor {
         return Reactor::is_pressing() || !backlog_.empty() || ring_.has_entries() ||
                ring_.has_completions();
     }
+
+    [[nodiscard]] bool is_own_thread() const noexcept override { return ring_.is_own_thread(); }
 
     void flush() noexcept override { ring_.enter(false, std::nullopt); }
 

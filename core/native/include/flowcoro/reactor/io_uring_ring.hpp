@@ -33,6 +33,8 @@
 #include <system_error>
 #include <utility>
 
+#include "flowcoro/detail/thread_number.hpp"
+
 namespace flowcoro::reactor {
 
 // Memory that is shared with the kernel.
@@ -138,6 +140,10 @@ class IoUring {
         return &entry;
     }
 
+    [[nodiscard]] bool is_own_thread() const noexcept {
+        return !enabled_ || thread_ == detail::thread_number();
+    }
+
     // What was filled in and has not been handed over.
     [[nodiscard]] unsigned entries() const noexcept { return tail_ - *sq_tail_; }
 
@@ -153,6 +159,7 @@ class IoUring {
     int enter(bool wait, std::optional<std::chrono::nanoseconds> timeout) noexcept {
         if (!enabled_) {
             enabled_ = true;
+            thread_ = detail::thread_number();
             if (const int result = control(IORING_REGISTER_ENABLE_RINGS, nullptr, 0); result < 0) {
                 return result;
             }
@@ -240,6 +247,7 @@ class IoUring {
 
     int fd_ = -1;
     bool enabled_ = false;
+    std::uint64_t thread_ = 0;  // which enabled it
     Mapping rings_;
     Mapping entries_;
     unsigned sq_entries_ = 0;

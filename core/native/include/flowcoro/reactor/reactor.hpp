@@ -128,6 +128,13 @@ class Reactor {
     // what it knew of it does not count any more. Nothing is in flight on it.
     virtual void distrust(Handle /*fd*/) noexcept {}
 
+    // Whether this thread may use it: after the first run_once() some backends mind.
+    [[nodiscard]] virtual bool is_own_thread() const noexcept { return true; }
+
+    // Has the destructor forget what is in flight rather than complete it, for who must destroy it
+    // on another thread. Nothing that is in flight may name memory: polls, in other words.
+    void abandon() noexcept { abandoned_ = true; }
+
     // Hands over at once what the next run_once() would hand to the kernel. A cancelled operation
     // has let go of its descriptor's file afterwards: one that is closed then is closed.
     virtual void flush() noexcept {}
@@ -231,6 +238,8 @@ class Reactor {
 
     [[nodiscard]] const Options& options() const noexcept { return options_; }
 
+    [[nodiscard]] bool is_abandoned() const noexcept { return abandoned_; }
+
     void handle_ready() {
         // Of those that are there now; what their handlers bring about waits for its turn.
         OperationList now = std::exchange(ready_, OperationList());
@@ -307,6 +316,7 @@ class Reactor {
     OperationList ready_;
     TimerHeap timers_;
     WaitHooks hooks_;
+    bool abandoned_ = false;
     std::size_t in_flight_ = 0;
     std::size_t handled_ = 0;
     detail::atomic<bool> woken_{false};

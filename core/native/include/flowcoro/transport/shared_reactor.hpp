@@ -26,6 +26,7 @@
 #include <utility>
 
 #include "flowcoro/detail/atomic.hpp"
+#include "flowcoro/detail/thread_number.hpp"
 #include "flowcoro/lockfree/inbox.hpp"
 #include "flowcoro/reactor/reactor.hpp"
 
@@ -72,7 +73,7 @@ class SharedReactor final : public ::flowcoro_reactor {
     // Whether this thread may use it now.
     [[nodiscard]] Refusal check() const noexcept {
         const std::uint64_t owner = thread_.load(detail::memory_order_acquire);
-        if (owner != nobody && owner != this_thread()) {
+        if (owner != nobody && owner != detail::thread_number()) {
             return Refusal::other_thread;
         }
         return reactor_ == nullptr ? Refusal::closed : Refusal::none;
@@ -151,13 +152,6 @@ class SharedReactor final : public ::flowcoro_reactor {
     static constexpr std::uint32_t shut = std::uint32_t{1} << 31;
     static constexpr std::uint64_t nobody = 0;
 
-    // This thread's number, which no other has or had.
-    static std::uint64_t this_thread() noexcept {
-        static detail::atomic<std::uint64_t> last{nobody};
-        thread_local const std::uint64_t mine = last.fetch_add(1, detail::memory_order_relaxed) + 1;
-        return mine;
-    }
-
     ~SharedReactor() = default;
 
     // One run_once() or close(), unless it is refused.
@@ -169,7 +163,7 @@ class SharedReactor final : public ::flowcoro_reactor {
             }
             refusal = shared.check();
             if (refusal == Refusal::none) {
-                shared.thread_.store(this_thread(), detail::memory_order_release);
+                shared.thread_.store(detail::thread_number(), detail::memory_order_release);
             } else {
                 shared.running_.store(false, detail::memory_order_release);
             }
