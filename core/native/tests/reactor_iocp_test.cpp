@@ -41,17 +41,6 @@ std::size_t handles() {
     return count;
 }
 
-std::string read_by(Reactor& reactor, Handle file) {
-    std::array<std::byte, 1000> bytes{};
-    Noting<ReadAt> read;
-    read.fd = file;
-    read.into = bytes;
-    reactor.start(read);
-    run_out(reactor, read);
-    CHECK(read.result() >= 0);
-    return {reinterpret_cast<const char*>(bytes.data()), static_cast<std::size_t>(read.result())};
-}
-
 TEST(errors_have_their_names) {
     using windows::errno_of;
     static_assert(errno_of(ERROR_SUCCESS) == 0);

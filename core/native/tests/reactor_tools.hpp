@@ -1,6 +1,7 @@
 // What the tests of reactors are made of: operations that note what became of them.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -71,6 +72,18 @@ void run_until(reactor::Reactor& reactor, const Condition& condition) {
 template <typename Kind>
 void run_out(reactor::Reactor& reactor, Noting<Kind>& operation) {
     run_until(reactor, [&] { return !operation.in_flight(); });
+}
+
+// What a file begins with, as far as it is short.
+inline std::string read_by(reactor::Reactor& reactor, reactor::Handle file) {
+    std::array<std::byte, 1000> bytes{};
+    Noting<reactor::ReadAt> read;
+    read.fd = file;
+    read.into = bytes;
+    reactor.start(read);
+    run_out(reactor, read);
+    CHECK(read.result() >= 0);
+    return {reinterpret_cast<const char*>(bytes.data()), static_cast<std::size_t>(read.result())};
 }
 
 // Closes, through the reactor, what it has seen.

@@ -64,17 +64,6 @@ std::int64_t write_by(Reactor& reactor, Handle file, std::string_view text,
     return write.result();
 }
 
-std::string read_by(Reactor& reactor, Handle file) {
-    std::array<std::byte, 1000> bytes{};
-    Noting<ReadAt> read;
-    read.fd = file;
-    read.into = bytes;
-    reactor.start(read);
-    run_out(reactor, read);
-    CHECK(read.result() >= 0);
-    return {reinterpret_cast<const char*>(bytes.data()), static_cast<std::size_t>(read.result())};
-}
-
 // A folder that is gone with the test, once it is empty.
 struct TemporaryFolder {
     TemporaryFolder() : path(os::temporary_path()) {
