@@ -31,9 +31,35 @@ async def kind_of_loop() -> type:
     return type(asyncio.get_running_loop())
 
 
-def test_the_default_is_the_standard_librarys() -> None:
-    assert choose_loop(plugins=make_host()).name == DEFAULT_LOOP == "asyncio"
-    assert choose_loop().name == "asyncio"
+def test_the_default_is_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FLOWCORO_LOOP", raising=False)
+    assert choose_loop(plugins=make_host()).name == DEFAULT_LOOP == "flowcoro"
+    assert choose_loop().name == "flowcoro"
+    assert run(kind_of_loop()) is flowcoro.Loop
+
+
+def test_a_new_loop_for_a_runner() -> None:
+    with asyncio.Runner(loop_factory=flowcoro.new_event_loop) as runner:
+        assert runner.run(kind_of_loop()) is flowcoro.Loop
+    loop = flowcoro.new_event_loop("epoll")
+    assert loop.reactor == "epoll"
+    loop.close()
+    with pytest.raises(ValueError, match="wheel"):
+        flowcoro.new_event_loop("wheel")
+
+
+def test_install_makes_it_asyncios() -> None:
+    before = asyncio.get_event_loop_policy()
+    try:
+        flowcoro.install()
+        assert asyncio.run(kind_of_loop()) is flowcoro.Loop
+    finally:
+        asyncio.set_event_loop_policy(before)
+
+
+def test_modules_without_such_a_name() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Lop'"):
+        _ = flowcoro.loops.Lop
 
 
 def test_a_loop_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +106,7 @@ def test_a_loop_that_cannot_run_here() -> None:
 
 def test_two_plugins_that_claim_one_loop() -> None:
     with pytest.raises(DuplicateClaimError, match="loop 'asyncio' is claimed by plugin 'core'"):
-        choose_loop(plugins=host(LoopFactory("asyncio", OwnLoop), strict=False))
+        choose_loop("asyncio", plugins=host(LoopFactory("asyncio", OwnLoop), strict=False))
 
 
 def broken(*args: Any) -> Any:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     )
     from flowcoro.errors import FlowcoroError
     from flowcoro.hookspecs import HOOK_API, hookimpl, hookspec
-    from flowcoro.loops import run
+    from flowcoro.loops import Loop, install, new_event_loop, run
 
     __version__: str
 
@@ -46,12 +46,15 @@ __all__ = [
     "FlowcoroError",
     "Health",
     "HealthStatus",
+    "Loop",
     "Named",
     "__version__",
     "get_cmake_dir",
     "get_include",
     "hookimpl",
     "hookspec",
+    "install",
+    "new_event_loop",
     "run",
 ]
 
@@ -63,11 +66,14 @@ _HOMES = {
     "HOOK_API": "flowcoro.hookspecs",
     "Health": "flowcoro.app",
     "HealthStatus": "flowcoro.app",
+    "Loop": "flowcoro.loops",
     "Named": "flowcoro.app",
     "get_cmake_dir": "flowcoro._headers",
     "get_include": "flowcoro._headers",
     "hookimpl": "flowcoro.hookspecs",
     "hookspec": "flowcoro.hookspecs",
+    "install": "flowcoro.loops",
+    "new_event_loop": "flowcoro.loops",
     "run": "flowcoro.loops",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import warnings
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -13,37 +14,25 @@ from flowcoro._describe import describe
 from flowcoro.errors import FlowcoroError
 
 if TYPE_CHECKING:
+    from flowcoro._loop import Loop
     from flowcoro.plugins import PluginHost
 
 __all__ = [
     "DEFAULT_LOOP",
+    "Loop",
     "LoopFactory",
     "choose_loop",
-    "native_loop",
+    "install",
+    "new_event_loop",
     "run",
     "why_no_native_loop",
 ]
 
 T = TypeVar("T")
 
-DEFAULT_LOOP: Final = "asyncio"
-"""Name of the loop that runs unless `FLOWCORO_LOOP` or the caller names another."""
-
 
 def _usable() -> str | None:
     return None
-
-
-def native_loop() -> asyncio.AbstractEventLoop:
-    """Make a loop over the native reactor; `FLOWCORO_REACTOR` names its backend.
-
-    Raises:
-        ValueError: There is no such backend on this platform.
-        OSError: The kernel refuses it.
-    """
-    from flowcoro._loop import Loop
-
-    return Loop()
 
 
 def why_no_native_loop() -> str | None:
@@ -51,6 +40,43 @@ def why_no_native_loop() -> str | None:
     if sys.platform == "win32":
         return "it does not run on Windows yet"
     return None
+
+
+DEFAULT_LOOP: Final = "flowcoro" if why_no_native_loop() is None else "asyncio"
+"""Name of the loop that runs unless `FLOWCORO_LOOP` or the caller names another."""
+
+
+def new_event_loop(reactor: str | None = None) -> Loop:
+    """Make a native event loop: a factory for `asyncio.Runner`, anyio and others.
+
+    Args:
+        reactor: name of the backend (`io_uring`, `epoll`, `kqueue`); when not given, the one that
+            `FLOWCORO_REACTOR` names, or the best that can be had here.
+
+    Raises:
+        ValueError: There is no such backend on this platform.
+        OSError: The kernel refuses it.
+    """
+    from flowcoro._loop import Loop
+
+    return Loop(reactor)
+
+
+def install() -> None:
+    """Have asyncio make native event loops from now on, by its event loop policy.
+
+    `asyncio.run` and whatever else makes a loop by the policy get one; loops that exist stay. A
+    program that can, better calls `flowcoro.run`, or gives `flowcoro.new_event_loop` as
+    `loop_factory`: asyncio gives its policies up with Python 3.16.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+
+        class Policy(asyncio.DefaultEventLoopPolicy):
+            def new_event_loop(self) -> asyncio.AbstractEventLoop:
+                return new_event_loop()
+
+        asyncio.set_event_loop_policy(Policy())
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,3 +158,12 @@ def run(
 
     with asyncio.Runner(loop_factory=create, debug=debug) as runner:
         return runner.run(main)
+
+
+def __getattr__(name: str) -> object:
+    # Not at once: asyncio's loops and the native core are not needed by who only chooses one.
+    if name == "Loop":
+        from flowcoro._loop import Loop
+
+        return Loop
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -39,11 +39,11 @@ def flowcoro_loop_factories() -> Sequence[LoopFactory]:
     """Offer the standard library's loop, and the native one."""
     import asyncio
 
-    from flowcoro.loops import LoopFactory, native_loop, why_no_native_loop
+    from flowcoro.loops import LoopFactory, new_event_loop, why_no_native_loop
 
     return [
         LoopFactory("asyncio", asyncio.new_event_loop),
-        LoopFactory("flowcoro", native_loop, why_no_native_loop),
+        LoopFactory("flowcoro", new_event_loop, why_no_native_loop),
     ]
 
 
