@@ -417,7 +417,7 @@ def test_the_doctor(site: Any) -> None:
     assert not report["healthy"]
     bad = next(p for p in report["plugins"] if p["name"] == "bad")
     assert (bad["status"], bad["reason"]) == ("failed", "import: OSError: [no]")
-    assert report["loop"]["name"] == "asyncio"
+    assert report["loop"] == {"name": "flowcoro", "reactor": reactor.available()[0]}
     assert report["reactors"].keys() == set(reactor.backends())
     assert "flowcoro-http" in report["extras"]
     table = flowcoro("doctor")
@@ -442,7 +442,7 @@ def test_the_doctor_finds_nothing_wrong(site: Any, monkeypatch: pytest.MonkeyPat
     result = flowcoro("doctor", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["healthy"]
-    assert "asyncio" in flowcoro("doctor").output
+    assert "event loop    flowcoro, reactor" in flowcoro("doctor").output
 
 
 @pytest.mark.parametrize(
@@ -484,7 +484,7 @@ def test_the_doctor_without_native_core_and_loop(
 @hookimpl
 def flowcoro_loop_factories():
     from flowcoro.loops import LoopFactory
-    return [LoopFactory("asyncio", None), LoopFactory("bad", lambda: 1 / 0)]
+    return [LoopFactory("flowcoro", None), LoopFactory("bad", lambda: 1 / 0)]
 """
     site.install("flowcoro-a", {"a": "a_plugin"}, {"a_plugin": source})
     monkeypatch.setitem(sys.modules, "flowcoro._native", None)

@@ -121,8 +121,8 @@ def _loop(host: PluginHost) -> dict[str, str]:
         return {"name": "none", "reactor": str(error)}
     except Exception as error:  # noqa: BLE001 - a plugin's loop may fail in any way
         return {"name": "none", "reactor": describe(error)}
-    selector = getattr(loop, "_selector", None)
-    reactor = type(selector).__name__ if selector is not None else type(loop).__name__
+    waits_by = getattr(loop, "_selector", loop)
+    reactor = getattr(loop, "reactor", type(waits_by).__name__)
     loop.close()
     return {"name": factory.name, "reactor": reactor}
 
