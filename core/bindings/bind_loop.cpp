@@ -11,6 +11,7 @@
 
 #include "bindings.hpp"
 #include "loop_core.hpp"
+#include "socket_transport.hpp"
 
 namespace flowcoro::bindings {
 
@@ -383,6 +384,19 @@ void bind_loop(nb::module_& module) {
     if (!type.is_valid() || PyModule_AddObjectRef(module.ptr(), "LoopCore", type.ptr()) != 0) {
         nb::raise_python_error();
     }
+    const nb::handle in = module;
+    module.def(
+        "make_socket_transport_type",
+        [in](nb::handle base) {
+            const nb::object made =
+                nb::steal(loop::make_socket_transport_type(in.ptr(), base.ptr()));
+            if (!made.is_valid()) {
+                nb::raise_python_error();
+            }
+            return made;
+        },
+        nb::sig("def make_socket_transport_type(base: type, /) -> type[Any]"),
+        "Make the type of a socket's transport, derived from this class.");
 }
 
 }  // namespace flowcoro::bindings

@@ -207,6 +207,10 @@ bool LoopCore::turn() noexcept {
             PyErr_NoMemory();
         }
         // Of a handler, or of a signal's that ended the wait.
+        if (ends_ != nullptr) {
+            PyErr_SetObject(as_object(Py_TYPE(ends_)), ends_);
+            Py_CLEAR(ends_);
+        }
         if (PyErr_Occurred() || PyErr_CheckSignals() != 0) {
             return false;
         }
@@ -301,6 +305,32 @@ bool LoopCore::unwatch(reactor::Handle fd, unsigned events) noexcept {
     return true;
 }
 
+void LoopCore::add(Member& member) noexcept {
+    member.before_ = nullptr;
+    member.after_ = members_;
+    if (members_ != nullptr) {
+        members_->before_ = &member;
+    }
+    members_ = &member;
+}
+
+void LoopCore::remove(Member& member) noexcept {
+    (member.before_ != nullptr ? member.before_->after_ : members_) = member.after_;
+    if (member.after_ != nullptr) {
+        member.after_->before_ = member.before_;
+    }
+}
+
+bool LoopCore::keep_what_ends() noexcept {
+    if (!PyErr_ExceptionMatches(PyExc_SystemExit) &&
+        !PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
+        return false;
+    }
+    nb::object exception = take_exception();
+    Py_XSETREF(ends_, exception.release().ptr());
+    return true;
+}
+
 void LoopCore::close() noexcept {
     if (std::exchange(closed_, true)) {
         return;
@@ -318,9 +348,13 @@ void LoopCore::close() noexcept {
     ready_.clear();
     reactor_->set_wait_hooks({});
     if (!is_usable()) {
-        reactor_->abandon();  // polls only: the kernel has no memory of ours
+        reactor_->abandon();
     }
     reactor_.reset();
+    while (members_ != nullptr) {
+        members_->forget();
+    }
+    Py_CLEAR(ends_);
     if (PyErr_Occurred()) {
         PyErr_WriteUnraisable(reinterpret_cast<PyObject*>(self_));
     }
@@ -332,6 +366,12 @@ int LoopCore::traverse(visitproc visit, void* arg) const {
             Py_VISIT(as_object(watch->handle));
         }
     }
+    for (const Member* each = members_; each != nullptr; each = each->after_) {
+        if (const int result = each->traverse_member(visit, arg)) {
+            return result;
+        }
+    }
+    Py_VISIT(ends_);
     return ready_.traverse(visit, arg);
 }
 

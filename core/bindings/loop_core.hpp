@@ -79,6 +79,28 @@ struct Watch : reactor::PollFd {
 
 class LoopCore {
   public:
+    // What the reactor works for, and owns a reference to a Python object for as long.
+    class Member {
+      public:
+        Member(const Member&) = delete;
+        Member& operator=(const Member&) = delete;
+
+        virtual int traverse_member(visitproc visit, void* arg) const = 0;
+
+        // The reactor is gone without having ended it.
+        virtual void forget() noexcept = 0;
+
+      protected:
+        Member() noexcept = default;
+        ~Member() = default;
+
+      private:
+        friend class LoopCore;
+
+        Member* before_ = nullptr;
+        Member* after_ = nullptr;
+    };
+
     // Throws what make_reactor throws.
     LoopCore(LoopObject* self, const char* backend);
     LoopCore(const LoopCore&) = delete;
@@ -113,6 +135,18 @@ class LoopCore {
 
     void close() noexcept;
 
+    void add(Member& member) noexcept;
+    void remove(Member& member) noexcept;
+
+    // Whether this thread of this process may have the reactor do something. A fork's child may
+    // not; nor may another thread than the reactor's, where the kernel minds (io_uring).
+    [[nodiscard]] bool is_usable() const noexcept;
+    [[nodiscard]] bool check_usable() const noexcept;  // false, with an error set
+
+    // Of the exception that is set: takes it when it must end the loop, which it does at the end
+    // of the turn. A completion's handler must leave none.
+    bool keep_what_ends() noexcept;
+
     int traverse(visitproc visit, void* arg) const;
 
     // Counters since the loop was made.
@@ -135,11 +169,6 @@ class LoopCore {
     static void before_wait(void* self) noexcept;
     static void after_wait(void* self) noexcept;
 
-    // Whether this thread of this process may have the reactor do something. A fork's child may
-    // not; nor may another thread than the reactor's, where the kernel minds (io_uring).
-    [[nodiscard]] bool is_usable() const noexcept;
-    [[nodiscard]] bool check_usable() const noexcept;  // false, with an error set
-
     LoopObject* const self_;
     const unsigned generation_;
     std::unique_ptr<reactor::Reactor> reactor_;
@@ -151,6 +180,8 @@ class LoopCore {
     std::vector<Watch*> to_rearm_;
     std::vector<std::unique_ptr<Watch>> ending_;
     std::chrono::steady_clock::time_point looked_;  // when the kernel was asked last
+    Member* members_ = nullptr;
+    PyObject* ends_ = nullptr;  // owned: the exception that ends the loop
     PyThreadState* without_gil_ = nullptr;
     bool waiting_ = false;
     bool stopping_ = false;

@@ -723,6 +723,9 @@ class LoopCore:
     def _set_core_debug(self, enabled: bool, /) -> None: ...
     def _counters(self) -> tuple[int, int]: ...
 
+def make_socket_transport_type(base: type, /) -> type[Any]:
+    """Make the type of a socket's transport, derived from this class."""
+
 class PoolStats:
     """What a `BufferPool` counted. While threads are at work: about now."""
 

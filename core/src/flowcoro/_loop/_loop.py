@@ -7,16 +7,18 @@ import selectors
 import signal
 import sys
 import threading
-from asyncio import events, format_helpers
+from asyncio import events, format_helpers, sslproto
 from asyncio.log import logger
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from flowcoro import _native
 from flowcoro._loop._handles import describe_callback
+from flowcoro._loop._transports import open_transport
 
 if TYPE_CHECKING:
     import socket
+    import ssl
 
 __all__ = ["Loop"]
 
@@ -68,6 +70,7 @@ class Loop(_native.LoopCore, _Base):
         _check_running: Callable[[], None]
         _check_thread: Callable[[], None]
         _check_callback: Callable[[Any, str], None]
+        _transports: MutableMapping[int, Any]
         _set_coroutine_origin_tracking: Callable[[bool], None]
         _asyncgen_firstiter_hook: Callable[[Any], None]
         _asyncgen_finalizer_hook: Callable[[Any], None]
@@ -147,6 +150,34 @@ class Loop(_native.LoopCore, _Base):
 
     def _timer_handle_cancelled(self, handle: Any) -> None:
         """Nothing: a timer that is cancelled leaves at once."""
+
+    # Called by asyncio's own methods.
+
+    def _make_socket_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[Any] | None = None,
+        *,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+    ) -> Any:
+        return open_transport(self, sock, protocol, waiter, extra, server)
+
+    def _make_ssl_transport(
+        self,
+        rawsock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: ssl.SSLContext,
+        waiter: Any = None,
+        *,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+        **options: Any,
+    ) -> Any:
+        over = sslproto.SSLProtocol(self, protocol, sslcontext, waiter, **options)
+        open_transport(self, rawsock, over, None, extra, server)
+        return over._app_transport
 
     # Called by the native part.
 

@@ -180,6 +180,10 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
     // notice; so it is unless this says otherwise. A peer that is gone altogether counts as one.
     void set_watching(bool watching) noexcept { watching_ = watching; }
 
+    // Whether after close() what is written is still taken, and `writable` told, until all has gone
+    // out; it is not, unless this says otherwise.
+    void set_writing_late(bool late) noexcept { writing_late_ = late; }
+
     // `writable` comes when what is unsent is at most the low-water mark, whether or not it was
     // above the high one.
     void tell_writable() noexcept { above_ = true; }
@@ -348,7 +352,10 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
 
     // Output.
 
-    [[nodiscard]] bool can_write() const noexcept { return state_ == State::open && !write_ends_; }
+    [[nodiscard]] bool can_write() const noexcept {
+        const bool late = state_ == State::closing && (unsent() != 0 || depth_ != 0);
+        return (state_ == State::open || (writing_late_ && late)) && !write_ends_;
+    }
 
     int written() noexcept;
 
@@ -374,6 +381,7 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
     bool sending_ = false;
     bool above_ = false;  // `writable` is due
     bool watching_ = true;
+    bool writing_late_ = false;
     unsigned depth_ = 0;
     unsigned corks_ = 0;
     int error_ = 0;

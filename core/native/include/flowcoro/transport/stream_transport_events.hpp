@@ -181,15 +181,16 @@ inline void StreamTransport::on_sent(reactor::Completion&& completion) {
         return;
     }
     flight_.consume(static_cast<std::size_t>(completion.result));
+    const bool due = above_ && unsent() <= low_;
     if (!flight_.empty()) {
         send();
-    } else {
-        flush();
+    } else if (!due || !writing_late_) {
+        flush();  // else after `writable`: it closes when nothing more was written
     }
-    if (above_ && unsent() <= low_ && state_ < State::closing_down) {
+    if (due && state_ < State::closing_down) {
         above_ = false;
+        const Callback running(*this);
         if (can_write() && protocol_->writable != nullptr) {
-            const Callback running(*this);
             protocol_->writable(context_, this);
         }
     }

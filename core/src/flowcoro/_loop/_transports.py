@@ -1,0 +1,147 @@
+"""What is not hot of a native loop's transports, and how they are made."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import warnings
+from asyncio import transports, trsock
+from asyncio.log import logger
+from typing import TYPE_CHECKING, Any
+
+from flowcoro import _native
+
+if TYPE_CHECKING:
+    from flowcoro._loop._loop import Loop
+
+__all__ = ["SocketTransport"]
+
+_DEFAULT_HIGH = 64 * 1024
+
+
+class _SocketTransportBase(transports._FlowControlMixin):
+    """The base class of the native type, which has what is hot.
+
+    asyncio's fallback of `sendfile` insists on its mixin, of which nothing else is used.
+    """
+
+    __slots__ = ()
+
+    _start_tls_compatible = True
+    # asyncio's own way to send a file through a transport: pause, wait until all has been sent,
+    # have the kernel do it.
+    _sendfile_compatible = asyncio.constants._SendfileMode.TRY_NATIVE
+
+    if TYPE_CHECKING:  # the native part's
+        _loop: Any
+        _sock: Any
+        _extra: Any
+        _server: Any
+        _sock_fd: Any
+        _is_open: Any
+
+        def _force_close(self, exception: BaseException | None) -> None: ...
+        def _drop_sock(self) -> None: ...
+        def _set_limits(self, high: int, low: int) -> None: ...
+
+    def can_write_eof(self) -> bool:
+        """Whether `write_eof` works: always."""
+        return True
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Returns `socket`, `sockname` or `peername`, or what a wrapper added."""
+        if name == "socket" and self._sock is not None:
+            return trsock.TransportSocket(self._sock)
+        return self._extra.get(name, default)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Set when `pause_writing` and `resume_writing` are called, in bytes that are unsent.
+
+        Raises:
+            ValueError: Not high >= low >= 0.
+        """
+        if high is None:
+            high = _DEFAULT_HIGH if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+        self._set_limits(high, low)
+
+    def _warn_of_writes(self) -> None:
+        logger.warning("socket.send() raised exception.")
+
+    def _report(self, message: str, error: BaseException) -> None:
+        """Tell the exception handler what one of the protocol's methods raised."""
+        if self._loop is not None:
+            self._loop.call_exception_handler(
+                {
+                    "message": message,
+                    "exception": error,
+                    "transport": self,
+                    "protocol": self.get_protocol(),
+                }
+            )
+
+    def _fatal_error(self, error: BaseException, message: str = "Fatal error on transport") -> None:
+        """End the connection, and tell why unless that is the network's daily bread."""
+        if isinstance(error, OSError):
+            if self._loop is not None and self._loop.get_debug():
+                logger.debug("%r: %s", self, message, exc_info=True)
+        else:
+            self._report(message, error)
+        self._force_close(error)
+
+    def _connection_lost(self) -> None:
+        """The reactor has let go of the socket, and the protocol knows."""
+        sock, server = self._sock, self._server
+        self._drop_sock()
+        if self._loop is not None:
+            self._loop._transports.pop(self._sock_fd, None)
+        if sock is not None:
+            sock.close()
+        if server is not None:
+            server._detach()
+
+    def __repr__(self) -> str:
+        state = "closed" if not self._is_open else "closing" if self.is_closing() else "open"
+        return f"<SocketTransport fd={self._sock_fd} {state}>"
+
+    def __del__(self) -> None:
+        if self._sock is not None:
+            warnings.warn(
+                f"unclosed transport {self!r}", ResourceWarning, stacklevel=1, source=self
+            )
+            self._sock.close()
+
+
+SocketTransport = _native.make_socket_transport_type(_SocketTransportBase)
+"""asyncio's transport of a connected stream socket."""
+
+
+def open_transport(
+    loop: Loop,
+    sock: socket.socket,
+    protocol: asyncio.BaseProtocol,
+    waiter: asyncio.Future[Any] | None,
+    extra: dict[str, Any] | None,
+    server: Any,
+) -> Any:
+    """Make the transport of a connected socket; its protocol is told in the next turn."""
+    extra = {} if extra is None else extra
+    if "sockname" not in extra:
+        try:
+            extra["sockname"] = sock.getsockname()
+        except OSError:
+            extra["sockname"] = None
+    if "peername" not in extra:
+        try:
+            extra["peername"] = sock.getpeername()
+        except OSError:
+            extra["peername"] = None
+    transport = SocketTransport()
+    transport._open(loop, sock, protocol, extra, server, waiter)
+    if server is not None:
+        server._attach()
+    loop._transports[sock.fileno()] = transport
+    return transport
