@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <chrono>
 #include <new>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
 #include "bindings.hpp"
 #include "flowcoro/reactor/select.hpp"
+#include "flowcoro/transport/transports.hpp"
 #include "interpreter.hpp"
 #include "waiter.hpp"
 
@@ -18,6 +20,12 @@ namespace flowcoro::bindings::loop {
 namespace {
 
 using std::chrono::steady_clock;
+
+// Where the kernel holds many buffers at a time they are smaller, so that what is worked on stays
+// in the processor's cache.
+std::size_t buffer_size_over(std::string_view backend) noexcept {
+    return std::size_t{backend == "io_uring" ? 64U : 256U} * 1024;
+}
 
 PyObject* as_object(void* object) noexcept {
     return static_cast<PyObject*>(object);
@@ -77,8 +85,10 @@ LoopCore::LoopCore(LoopObject* self, const char* backend)
     : self_(self),
       generation_(fork_generation()),
       reactor_(reactor::make_reactor(backend)),
-      backend_(reactor_->name()) {
+      backend_(reactor_->name()),
+      buffer_size_(buffer_size_over(backend_)) {
     reactor_->set_wait_hooks({this, &LoopCore::before_wait, &LoopCore::after_wait});
+    transport::Transports::of(*reactor_, {.buffer_size = buffer_size_});
 }
 
 LoopCore::~LoopCore() {
@@ -206,6 +216,7 @@ bool LoopCore::turn() noexcept {
         } catch (const std::bad_alloc&) {
             PyErr_NoMemory();
         }
+        finish_batch();
         // Of a handler, or of a signal's that ended the wait.
         if (ends_ != nullptr) {
             PyErr_SetObject(as_object(Py_TYPE(ends_)), ends_);
@@ -305,6 +316,22 @@ bool LoopCore::unwatch(reactor::Handle fd, unsigned events) noexcept {
     return true;
 }
 
+void LoopCore::tell_batch_end(Member& member) noexcept {
+    if (!member.listed_) {
+        member.listed_ = true;
+        member.next_ = std::exchange(at_batch_end_, &member);
+    }
+}
+
+void LoopCore::finish_batch() noexcept {
+    while (at_batch_end_ != nullptr) {
+        Member& member = *at_batch_end_;
+        at_batch_end_ = std::exchange(member.next_, nullptr);
+        member.listed_ = false;
+        member.batch_ended();
+    }
+}
+
 void LoopCore::add(Member& member) noexcept {
     member.before_ = nullptr;
     member.after_ = members_;
@@ -319,6 +346,14 @@ void LoopCore::remove(Member& member) noexcept {
     if (member.after_ != nullptr) {
         member.after_->before_ = member.before_;
     }
+    for (Member** each = &at_batch_end_; member.listed_ && *each != nullptr;
+         each = &(*each)->next_) {
+        if (*each == &member) {
+            *each = member.next_;
+            break;
+        }
+    }
+    member.listed_ = false;
 }
 
 bool LoopCore::keep_what_ends() noexcept {

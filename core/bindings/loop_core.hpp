@@ -87,6 +87,10 @@ class LoopCore {
 
         virtual int traverse_member(visitproc visit, void* arg) const = 0;
 
+        // The completions that came at one time have all been handed over; called when it was
+        // asked for.
+        virtual void batch_ended() noexcept = 0;
+
         // The reactor is gone without having ended it.
         virtual void forget() noexcept = 0;
 
@@ -99,6 +103,8 @@ class LoopCore {
 
         Member* before_ = nullptr;
         Member* after_ = nullptr;
+        Member* next_ = nullptr;  // in at_batch_end_
+        bool listed_ = false;
     };
 
     // Throws what make_reactor throws.
@@ -112,6 +118,9 @@ class LoopCore {
     [[nodiscard]] const char* backend() const noexcept { return backend_; }
 
     [[nodiscard]] bool is_closed() const noexcept { return closed_; }
+
+    // Of a buffer that streams are received into.
+    [[nodiscard]] std::size_t buffer_size() const noexcept { return buffer_size_; }
 
     // Takes the reference over; null (an error is set) stays null.
     HandleObject* queue(HandleObject* handle) noexcept;
@@ -137,6 +146,7 @@ class LoopCore {
 
     void add(Member& member) noexcept;
     void remove(Member& member) noexcept;
+    void tell_batch_end(Member& member) noexcept;
 
     // Whether this thread of this process may have the reactor do something. A fork's child may
     // not; nor may another thread than the reactor's, where the kernel minds (io_uring).
@@ -166,6 +176,7 @@ class LoopCore {
     bool run_handle_watched(HandleObject* handle) noexcept;
     void rearm() noexcept;
     void take_incoming() noexcept;
+    void finish_batch() noexcept;
     static void before_wait(void* self) noexcept;
     static void after_wait(void* self) noexcept;
 
@@ -173,6 +184,7 @@ class LoopCore {
     const unsigned generation_;
     std::unique_ptr<reactor::Reactor> reactor_;
     const char* const backend_;
+    const std::size_t buffer_size_;
     ReadyQueue ready_;
     lockfree::Inbox<HandleObject*> incoming_;
     Watches readers_;
@@ -181,6 +193,7 @@ class LoopCore {
     std::vector<std::unique_ptr<Watch>> ending_;
     std::chrono::steady_clock::time_point looked_;  // when the kernel was asked last
     Member* members_ = nullptr;
+    Member* at_batch_end_ = nullptr;
     PyObject* ends_ = nullptr;  // owned: the exception that ends the loop
     PyThreadState* without_gil_ = nullptr;
     bool waiting_ = false;

@@ -311,18 +311,78 @@ bool SocketTransport::resume_reading() noexcept {
     if (is_closing() || !std::exchange(paused_, false)) {
         return false;
     }
+    if (!held_.empty()) {
+        loop->core->tell_batch_end(*this);
+    }
     stream_->resume_reading();
     return true;
 }
 
 void SocketTransport::on_received(std::span<const std::byte> bytes) noexcept {
-    const Entered entered(*this);
+    if (bytes.size() == loop->core->buffer_size()) [[unlikely]] {
+        try {
+            held_.push_back(stream_->take_buffer());
+            loop->core->tell_batch_end(*this);
+            return;
+        } catch (const std::bad_alloc&) {
+            // Then one by one.
+        }
+    }
+    if (!held_.empty()) {
+        deliver_held(bytes);
+    } else {
+        deliver(bytes);
+    }
+}
+
+void SocketTransport::batch_ended() noexcept {
+    if (!held_.empty() && !paused_ && stream_ != nullptr) {
+        stream_->cork();
+        deliver_held({});
+        if (stream_ != nullptr) {
+            stream_->uncork();
+        }
+    }
+}
+
+void SocketTransport::deliver_held(std::span<const std::byte> last) noexcept {
+    const std::vector<memory::Buffer> held = std::exchange(held_, {});
     if (buffered_) {
-        fill_buffers(bytes);
+        for (const memory::Buffer& each : held) {
+            deliver(each.bytes());
+        }
+        if (!last.empty()) {
+            deliver(last);
+        }
         return;
     }
-    PyObject* const data = PyBytes_FromStringAndSize(reinterpret_cast<const char*>(bytes.data()),
-                                                     static_cast<Py_ssize_t>(bytes.size()));
+    const std::size_t each = loop->core->buffer_size();
+    PyObject* const data = PyBytes_FromStringAndSize(
+        nullptr, static_cast<Py_ssize_t>(held.size() * each + last.size()));
+    if (data != nullptr) {
+        char* to = PyBytes_AS_STRING(data);
+        for (const memory::Buffer& piece : held) {
+            std::memcpy(to, piece.bytes().data(), each);
+            to += each;
+        }
+        std::copy_n(reinterpret_cast<const char*>(last.data()), last.size(), to);
+    }
+    receive_data(data);
+}
+
+void SocketTransport::deliver(std::span<const std::byte> bytes) noexcept {
+    if (buffered_) {
+        const Entered entered(*this);
+        fill_buffers(bytes);
+    } else {
+        receive_data(PyBytes_FromStringAndSize(reinterpret_cast<const char*>(bytes.data()),
+                                               static_cast<Py_ssize_t>(bytes.size())));
+    }
+}
+
+// Takes the reference over; null: an error is set.
+void SocketTransport::receive_data(PyObject* data) noexcept {
+    const Entered entered(*this);
     PyObject* const result =
         data != nullptr ? call(protocol, names().data_received, data) : nullptr;
     Py_XDECREF(data);
@@ -361,11 +421,14 @@ void SocketTransport::fill_buffers(std::span<const std::byte> bytes) noexcept {
         }
     }
     if (!bytes.empty() && !is_closing()) {  // another protocol took over in between
-        on_received(bytes);
+        deliver(bytes);
     }
 }
 
 bool SocketTransport::on_ended() noexcept {
+    if (!held_.empty()) {
+        deliver_held({});
+    }
     ended_ = true;
     const Entered entered(*this);
     const nb::object kept = nb::borrow(protocol);
@@ -438,6 +501,7 @@ void SocketTransport::on_closed(int error) noexcept {
     closing_ = true;
     stream_ = nullptr;
     const nb::object kept = nb::borrow(self_);
+    held_.clear();
     if (all_sent_ != nullptr) {
         finish_all_sent();
     }

@@ -12,6 +12,8 @@
 //   closing_     close(), abort() or an error: nothing is received any more, and connection_lost
 //                follows. What was written before still goes out, unless it was aborted.
 //   lost_        the exception for connection_lost.
+//   held_        full buffers that came: more is likely to be behind them, and they are handed to
+//                the protocol together, with what comes after them or when nothing more does.
 //
 // Callbacks run in the context that the transport was made in. What they raise is told to the
 // loop's exception handler; what must end the loop (SystemExit, KeyboardInterrupt) is kept by the
@@ -23,6 +25,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "bindings.hpp"
 #include "flowcoro/transport/stream_transport.hpp"
@@ -84,6 +87,7 @@ class SocketTransport final : public LoopCore::Member {
 
     // LoopCore::Member.
     int traverse_member(visitproc visit, void* arg) const override;
+    void batch_ended() noexcept override;
     void forget() noexcept override;
 
     int traverse(visitproc visit, void* arg) const;
@@ -109,6 +113,9 @@ class SocketTransport final : public LoopCore::Member {
 
     void make_connection() noexcept;
     void finish_waiter() noexcept;
+    void deliver(std::span<const std::byte> bytes) noexcept;
+    void deliver_held(std::span<const std::byte> last) noexcept;
+    void receive_data(PyObject* data) noexcept;
     void fill_buffers(std::span<const std::byte> bytes) noexcept;
     bool refuse_write() noexcept;
     std::size_t send_now(std::span<const std::byte> bytes) noexcept;
@@ -129,6 +136,7 @@ class SocketTransport final : public LoopCore::Member {
     PyObject* waiter_ = nullptr;
     PyObject* all_sent_ = nullptr;
     PyObject* lost_ = nullptr;
+    std::vector<memory::Buffer> held_;
     std::size_t high_ = std::size_t{64} * 1024;
     std::size_t low_ = std::size_t{16} * 1024;
     int descriptor_ = -1;
