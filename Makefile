@@ -14,6 +14,7 @@ SETUP := $(VENV)/.set-up
 NATIVE_BUILD := core/native/build
 BENCH_PYTHON ?= $(BIN)/python
 BENCH_OPTIONS ?=
+BENCH_NAMES ?= *
 FREE_THREADED_HOME ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flowcoro/python-free-threaded-3.13
 FREE_THREADED_PYTHON ?= $(FREE_THREADED_HOME)/bin/python3.13t
 FREE_THREADED_VENV := $(VENV)-free-threaded
@@ -23,7 +24,7 @@ QUIETLY := > /dev/null
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-python test-packaging test-free-threaded bench coverage lint \
+.PHONY: help setup demo test test-python test-packaging test-free-threaded bench bench-loops coverage lint \
 	format types layering docs native-test native-sanitize native-coverage native-bench \
 	native-cross native-windows stubs wheels clean
 
@@ -79,9 +80,12 @@ test-free-threaded: $(FREE_THREADED_VENV)/.set-up ## Test core without the GIL (
 		-p gil_guard -p no:flowcoro $(FREE_THREADED_TESTS)
 
 bench: $(SETUP) ## Compare with peers (BENCH_OPTIONS=--quick)
-	for each in tests/benchmarks/bench_*.py; do \
+	for each in tests/benchmarks/bench_$(BENCH_NAMES).py; do \
 		$(BENCH_PYTHON) $$each $(BENCH_OPTIONS) || exit 1; \
 	done
+
+bench-loops: BENCH_NAMES := loops_*
+bench-loops: bench ## Compare event loops only
 
 lint: $(SETUP) ## Check style of Python and C++
 	$(BIN)/ruff check .

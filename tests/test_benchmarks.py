@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,7 +38,7 @@ def test_each_benchmark_runs(path: Path) -> None:
     out = bench(path, "--quick")
     assert f"Python {sys.version.split()[0]}" in out
     assert "Release build" in out
-    assert " ours is " in out or "NOT MEASURED" in out
+    assert " ours is " in out or "x uvloop" in out or "NOT MEASURED" in out
 
 
 def test_only_what_is_asked_for(harness) -> None:
@@ -91,3 +96,116 @@ def test_a_debug_build_is_refused(
     monkeypatch.setattr(harness._native, "build_info", lambda: {"build_type": build_type})
     with pytest.raises(SystemExit, match="says nothing"):
         harness.check_build()
+
+
+ECHO = FOLDER / "bench_loops_echo.py"
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="the load generator is for Linux")
+
+
+@linux_only
+def test_each_loop_echoes_in_each_mode() -> None:
+    tables = [json.loads(line) for line in bench(ECHO, "--quick", "--json").splitlines()]
+    measured = {table["title"]: table["turns"] for table in tables if "turns" in table}
+    for mode in ("protocol", "buffered", "streams", "sock", "TLS protocol", "TLS streams"):
+        for size in ("1 KiB", "100 KiB"):
+            assert set(measured[f"echo, {mode}, {size}"]) >= {"flowcoro, epoll", "asyncio"}
+    for turns in measured.values():
+        for (figures,) in turns.values():
+            assert figures["echoes"] > 0
+            assert figures["rate"] == pytest.approx(figures["echoes"] / figures["seconds"])
+            # The server has one processor, whose time is what the load read of its clock.
+            assert 0 < figures["server_cpu"] <= figures["seconds"]
+            assert figures["cpu"] >= figures["server_cpu"] / figures["echoes"]
+
+
+class Server:
+    """An echo server in a thread, for one connection; `answer` may spoil what comes."""
+
+    def __init__(self, answer: Callable[[bytes], bytes]) -> None:
+        self.received = 0
+        self._answer = answer
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.process = os.getpid()
+        self.clock = ~self.process << 3 | 2
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+
+    def _serve(self) -> None:
+        with self._listener, self._listener.accept()[0] as connection:
+            try:
+                while data := connection.recv(65536):
+                    self.received += len(data)
+                    connection.sendall(self._answer(data))
+            except ConnectionError:
+                pass
+
+
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    import _servers
+
+    return _servers
+
+
+@linux_only
+@pytest.mark.parametrize("size", [1, 1024, 300_000])
+def test_the_load_counts_each_echo_once(servers, size: int) -> None:
+    server = Server(lambda data: data)
+    measured = servers.load(server, size=size, connections=1, warm_up=0.05, seconds=0.05)
+    server.thread.join(10)
+    assert server.received == (measured["warm_up_echoes"] + measured["echoes"]) * size
+    assert measured["seconds"] >= 0.05
+
+
+@linux_only
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        (lambda data: data + b"!", "more came back"),
+        (lambda data: data[:-1] + b"\0", "something else came back"),
+    ],
+)
+def test_the_load_refuses_another_answer(servers, answer, complaint: str) -> None:
+    server = Server(answer)
+    with pytest.raises(RuntimeError, match=complaint):
+        servers.load(server, size=1024, connections=1, warm_up=0.05, seconds=0.05)
+    server.thread.join(10)
+
+
+def test_ratios_say_how_many_times_as_good(harness) -> None:
+    import _tables
+
+    rate = _tables.Metric("rate", "echoes a second", "/s", more_is_better=True)
+    cost = _tables.Metric("cost", "CPU", "s")
+    table = _tables.Table(
+        "title",
+        "theirs",
+        [rate, cost],
+        {
+            "ours": [{"rate": 2.0, "cost": 1.0}, {"rate": 6.0, "cost": 0.0}],
+            "theirs": [{"rate": 1.0, "cost": 2.0}, {"rate": 2.0, "cost": 2.0}],
+        },
+    )
+    assert table.ratio("ours", rate) == (2.25, 2.5, 2.75)
+    assert table.ratio("ours", cost) is None  # there is none to nothing
+    assert table.ratio("theirs", cost) == (1.0, 1.0, 1.0)
+    assert table.figure("ours", cost) == (0.25, 0.5, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "printed"),
+    [
+        (61_234, "/s", "61.2 k/s"),
+        (0.5, "/s", "0.50/s"),
+        (12.345e-6, "s", "12.3 us"),
+        (0.0, "s", "0.00 s"),
+        (2500, "B", "2.50 kB"),
+        (48.24, "%", "48.2 %"),
+    ],
+)
+def test_numbers_have_three_digits_and_a_unit(
+    harness, value: float, unit: str, printed: str
+) -> None:
+    assert harness.as_number(value, unit) == printed

@@ -21,12 +21,13 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib.metadata
+import json
 import os
 import platform
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median, quantiles
 from time import perf_counter
 from typing import NamedTuple
@@ -40,6 +41,7 @@ __all__ = [
     "Comparison",
     "Contender",
     "Spread",
+    "as_number",
     "compare",
     "main",
     "spread",
@@ -47,11 +49,17 @@ __all__ = [
 
 Contender = Callable[[], object]
 Clock = Callable[[], float]
+_Lines = Callable[[], Iterable[str]]
 
 _ROUNDS = 11
 # With --quick a benchmark does a hundredth of its work: it proves that it runs, no more.
 _QUICK = 100
 _SIZES = ((1e9, " G"), (1e6, " M"), (1e3, " k"))
+_STYLES = {
+    "markdown": "tables for docs/performance.md",
+    "json": "a document a line, with the figures of each round",
+}
+_SMALL_SIZES = ((1.0, " "), (1e-3, " m"), (1e-6, " u"), (1e-9, " n"))
 
 
 class Spread(NamedTuple):
@@ -156,7 +164,9 @@ class Bench:
         rounds: How many rounds each comparison measures.
         quick: Whether to do a hundredth of the work.
         only: A part of the titles of those comparisons to run; all when empty.
-        markdown: Whether to print rows of a table, for docs/performance.md.
+        style: How to print: `text`; `markdown`, for docs/performance.md; `json`, a document a
+            line with the figures of each round.
+        options: What the command line says to the options of the benchmark's own.
     """
 
     def __init__(
@@ -165,16 +175,31 @@ class Bench:
         rounds: int = _ROUNDS,
         quick: bool = False,
         only: str = "",
-        markdown: bool = False,
+        style: str = "text",
+        options: argparse.Namespace | None = None,
     ) -> None:
-        self._rounds = rounds
-        self._quick = quick
+        self.rounds = rounds
+        self.quick = quick
+        self.options = options or argparse.Namespace()
         self._only = only
-        self._markdown = markdown
+        self._style = style
+        self._began_table = False
 
     def count(self, operations: int) -> int:
         """Return how many operations to do where a full run does `operations`."""
-        return max(1, operations // _QUICK) if self._quick else operations
+        return max(1, operations // _QUICK) if self.quick else operations
+
+    def wants(self, title: str) -> bool:
+        """Tell whether the command line asks for the comparison of that title."""
+        return self._only in title
+
+    def report(self, *, text: _Lines, markdown: _Lines, data: Callable[[], object]) -> None:
+        """Print what was measured, as one of the three."""
+        if self._style == "json":
+            lines: Iterable[str] = [json.dumps(data())]
+        else:
+            lines = markdown() if self._style == "markdown" else text()
+        print(*lines, sep="\n", flush=True)
 
     def compare(
         self,
@@ -186,43 +211,53 @@ class Bench:
         clock: Clock = perf_counter,
     ) -> None:
         """Time the contenders and print the outcome; see the function `compare`."""
-        if self._only not in title:
+        if not self.wants(title):
             return
         measured = compare(
             title,
             contenders,
             unit=unit,
             operations=operations,
-            repeat=self._rounds,
+            repeat=self.rounds,
             clock=clock,
         )
-        lines = _as_markdown(measured) if self._markdown else _as_text(measured)
-        print(*lines, sep="\n", flush=True)
+        if self._style == "markdown" and not self._began_table:
+            print("| comparison | ours | peer | ours is |", "|---|---|---|---|", sep="\n")
+            self._began_table = True
+        self.report(
+            text=lambda: _as_text(measured),
+            markdown=lambda: _as_markdown(measured),
+            data=lambda: asdict(measured),
+        )
 
     def not_measured(self, title: str, why: str) -> None:
         """Say, so that nobody overlooks it, that a comparison was left out."""
-        if self._only not in title:
-            return
-        if self._markdown:
-            print(f"| {title} | not measured: {why} | | |")
-        else:
-            print(f"\n*** NOT MEASURED: {title}: {why} ***")
+        if self.wants(title):
+            self.report(
+                text=lambda: [f"\n*** NOT MEASURED: {title}: {why} ***"],
+                markdown=lambda: [f"| {title} | not measured: {why} | | |"],
+                data=lambda: {"title": title, "not measured": why},
+            )
 
 
 Benchmark = Callable[[Bench], None]
 
 
-def _number(value: float) -> str:
-    """Return `value` with three digits that mean something, and its thousands."""
-    size, suffix = next(((size, name) for size, name in _SIZES if value >= size), (1.0, ""))
+def as_number(value: float, unit: str) -> str:
+    """Return `value` with three digits that mean something, its thousands, and its unit."""
+    sizes = _SIZES if unit.startswith("/") or abs(value) >= 1 else _SIZES + _SMALL_SIZES
+    size, prefix = next(((size, name) for size, name in sizes if abs(value) >= size), (1.0, ""))
     value /= size
-    return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f}{suffix}"
+    space = "" if prefix or unit.startswith("/") else " "
+    return (
+        f"{value:.{0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2}f}{prefix}{space}{unit}"
+    )
 
 
 def _rate(measured: Comparison, name: str) -> str:
     rate = measured.rate(name)
     around = 50 * (rate.high - rate.low) / rate.median
-    return f"{_number(rate.median)}/s ±{around:.0f} %"
+    return f"{as_number(rate.median, '/s')} ±{around:.0f} %"
 
 
 def _ratio(measured: Comparison, name: str) -> str:
@@ -307,35 +342,54 @@ def check_build() -> None:
         )
 
 
-def main(domain: str, benchmarks: Iterable[Benchmark], peers: Iterable[str] = ()) -> None:
+def main(
+    domain: str,
+    benchmarks: Iterable[Benchmark],
+    peers: Iterable[str] = (),
+    *,
+    rounds: int = _ROUNDS,
+    add_options: Callable[[argparse.ArgumentParser], None] | None = None,
+    conditions: Iterable[str] = (),
+) -> None:
     """Run benchmarks as the command line says.
 
     Args:
         domain: What they are about.
         benchmarks: They run in this order.
         peers: The distributions that are compared with.
+        rounds: How many to measure unless the command line says otherwise.
+        add_options: Adds options of the benchmarks' own to the command line's.
+        conditions: More lines on what the figures depend on.
     """
     parser = argparse.ArgumentParser(description=f"Benchmarks: {domain}.")
-    parser.add_argument("--rounds", type=int, default=_ROUNDS, help="how many to measure")
+    parser.add_argument("--rounds", type=int, default=rounds, help="how many to measure")
     parser.add_argument("--only", default="", metavar="TEXT", help="those with TEXT in the title")
-    parser.add_argument("--markdown", action="store_true", help="rows for docs/performance.md")
+    styles = parser.add_mutually_exclusive_group()
+    for style, what in _STYLES.items():
+        styles.add_argument(
+            f"--{style}", dest="style", action="store_const", const=style, default="text", help=what
+        )
     parser.add_argument(
         "--quick", action="store_true", help="little work, once: only proves that they run"
     )
+    if add_options is not None:
+        add_options(parser)
     arguments = parser.parse_args()
     if arguments.rounds < 1:
         parser.error("--rounds must be 1 or more")
     check_build()
-    if arguments.markdown:
-        print(f"### {domain}\n", "; ".join(describe(peers)), sep="\n", end=".\n\n")
-        print("| comparison | ours | peer | ours is |", "|---|---|---|---|", sep="\n")
-    else:
-        print(f"=== {domain}", *describe(peers), sep="\n")
     bench = Bench(
         rounds=1 if arguments.quick else arguments.rounds,
         quick=arguments.quick,
         only=arguments.only,
-        markdown=arguments.markdown,
+        style=arguments.style,
+        options=arguments,
+    )
+    described = [*describe(peers), *conditions]
+    bench.report(
+        text=lambda: [f"=== {domain}", *described],
+        markdown=lambda: [f"### {domain}\n", "; ".join(described) + ".\n"],
+        data=lambda: {"domain": domain, "conditions": described},
     )
     for benchmark in benchmarks:
         benchmark(bench)
