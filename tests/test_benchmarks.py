@@ -15,6 +15,7 @@ import pytest
 
 FOLDER = Path(__file__).with_name("benchmarks")
 BENCHMARKS = sorted(FOLDER.glob("bench_*.py"))
+ECHO = FOLDER / "bench_loops_echo.py"
 
 
 @pytest.fixture
@@ -35,7 +36,9 @@ def bench(path: Path, *options: str) -> str:
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
 def test_each_benchmark_runs(path: Path) -> None:
-    out = bench(path, "--quick")
+    # The echo has many turns, which the test below takes.
+    only = ["--only", "echo, sock"] if path == ECHO else []
+    out = bench(path, "--quick", *only)
     assert f"Python {sys.version.split()[0]}" in out
     assert "Release build" in out
     assert " ours is " in out or "x uvloop" in out or "NOT MEASURED" in out
@@ -98,14 +101,18 @@ def test_a_debug_build_is_refused(
         harness.check_build()
 
 
-ECHO = FOLDER / "bench_loops_echo.py"
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="the load generator is for Linux")
+
+
+def tables(path: Path, *options: str) -> dict[str, dict[str, list[dict[str, float]]]]:
+    """Run a benchmark; return its turns by contender, by title."""
+    documents = map(json.loads, bench(path, "--quick", "--json", *options).splitlines())
+    return {each["title"]: each["turns"] for each in documents if "turns" in each}
 
 
 @linux_only
 def test_each_loop_echoes_in_each_mode() -> None:
-    tables = [json.loads(line) for line in bench(ECHO, "--quick", "--json").splitlines()]
-    measured = {table["title"]: table["turns"] for table in tables if "turns" in table}
+    measured = tables(ECHO)
     for mode in ("protocol", "buffered", "streams", "sock", "TLS protocol", "TLS streams"):
         for size in ("1 KiB", "100 KiB"):
             assert set(measured[f"echo, {mode}, {size}"]) >= {"flowcoro, epoll", "asyncio"}
@@ -116,6 +123,41 @@ def test_each_loop_echoes_in_each_mode() -> None:
             # The server has one processor, whose time is what the load read of its clock.
             assert 0 < figures["server_cpu"] <= figures["seconds"]
             assert figures["cpu"] >= figures["server_cpu"] / figures["echoes"]
+
+
+def test_each_loop_does_all_of_the_work() -> None:
+    measured = tables(FOLDER / "bench_loops_micro.py")
+    assert len(measured) == 10
+    for title, turns in measured.items():
+        assert "asyncio" in turns
+        # By their own count; what goes by batches fills the last.
+        counts = {figures["operations"] for (figures,) in turns.values()}
+        assert len(counts) == 1, title
+        assert counts.pop() >= 200
+
+
+@linux_only
+def test_idle_servers_hold_their_connections_and_sleep() -> None:
+    measured = tables(FOLDER / "bench_loops_idle.py", "--connections", "20000")
+    for mode in ("protocol", "streams"):
+        for (figures,) in measured[f"memory, {mode}, 200 idle connections"].values():
+            assert figures["connections"] == 200
+            assert 100 < figures["private"] < 100_000
+    for (figures,) in measured["idle server, 500 connections, no timer"].values():
+        assert figures["wakes"] < 20
+    for (figures,) in measured["idle server, 0 connections, a timer every 10 ms"].values():
+        assert 20 < figures["wakes"] < 150
+        assert figures["cpu"] > 0
+
+
+@pytest.mark.skipif(not hasattr(os, "wait4"), reason="there is no os.wait4 here")
+def test_each_program_starts() -> None:
+    measured = tables(FOLDER / "bench_start_up.py")
+    assert next(iter(measured)) == "import"
+    for turns in measured.values():
+        assert set(turns) >= {"flowcoro", "asyncio"}
+        for (figures,) in turns.values():
+            assert figures["bare"] > 0
 
 
 class Server:

@@ -23,6 +23,7 @@ from _loop_factories import loop_factory
 HOST = "127.0.0.1"
 BACKLOG = 4096
 MOST = 65536
+TICK = 0.01
 
 # What it is served over, made as asyncio.start_server wants it.
 Listen = Callable[[socket.socket, ssl.SSLContext | None], Awaitable[object]]
@@ -61,6 +62,16 @@ async def protocol(listener: socket.socket, tls: ssl.SSLContext | None) -> objec
     return await asyncio.get_running_loop().create_server(
         Echo, sock=listener, ssl=tls, backlog=BACKLOG
     )
+
+
+async def ticking(listener: socket.socket, tls: ssl.SSLContext | None) -> object:
+    loop = asyncio.get_running_loop()
+
+    def tick() -> None:
+        loop.call_later(TICK, tick)
+
+    tick()
+    return await protocol(listener, tls)
 
 
 async def buffered(listener: socket.socket, tls: ssl.SSLContext | None) -> object:
@@ -115,6 +126,8 @@ async def sock(listener: socket.socket, tls: ssl.SSLContext | None) -> object:
 
 
 async def net(listener: socket.socket, tls: ssl.SSLContext | None) -> object:
+    import anyio
+
     # By name, for as long as there may be none.
     module = importlib.import_module("flowcoro.net")
     port = listener.getsockname()[1]
@@ -124,7 +137,7 @@ async def net(listener: socket.socket, tls: ssl.SSLContext | None) -> object:
         try:
             while data := await connection.read(max_bytes=MOST):
                 await connection.write(data)
-        except (EOFError, OSError, module.EndOfStream, module.BrokenResourceError):
+        except (anyio.EndOfStream, anyio.BrokenResourceError, OSError):
             pass
 
     server = module.TcpServer()
@@ -136,6 +149,7 @@ async def net(listener: socket.socket, tls: ssl.SSLContext | None) -> object:
 
 MODES: dict[str, Listen] = {
     "protocol": protocol,
+    "ticking": ticking,
     "buffered": buffered,
     "streams": streams,
     "sock": sock,

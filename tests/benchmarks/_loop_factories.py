@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-__all__ = ["BASELINE", "LOOPS", "OURS", "loop_factory", "usable_loops", "why_not"]
+if TYPE_CHECKING:
+    from _harness import Bench
+
+__all__ = [
+    "BASELINE",
+    "LOOPS",
+    "OURS",
+    "add_loops_option",
+    "loop_factory",
+    "usable_loops",
+    "why_not",
+]
 
 OURS = ("flowcoro, io_uring", "flowcoro, epoll")
 BASELINE = "uvloop"
@@ -33,17 +46,24 @@ def why_not(name: str) -> str:
         return "it is not installed"
     try:
         loop_factory(name)().close()
-    except (OSError, ValueError, ImportError) as error:
-        return str(error)
+    except Exception as error:
+        return str(error) or type(error).__name__
     return ""
 
 
-def usable_loops(wanted: Iterable[str] = LOOPS) -> list[str]:
-    """Return those of `wanted` that run here, and say which do not."""
+def usable_loops(bench: Bench) -> list[str]:
+    """Return those that are asked for and run here; say which do not."""
     usable = []
-    for name in wanted:
+    for name in bench.options.loops:
         if reason := why_not(name):
-            print(f"\n*** NOT MEASURED: {name}: {reason} ***")
+            bench.not_measured(name, reason)
         else:
             usable.append(name)
     return usable
+
+
+def add_loops_option(parser: argparse.ArgumentParser) -> None:
+    """Let the command line choose among the loops."""
+    parser.add_argument(
+        "--loops", nargs="+", choices=LOOPS, default=LOOPS, metavar="LOOP", help="; ".join(LOOPS)
+    )

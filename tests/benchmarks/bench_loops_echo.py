@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from _harness import Bench, main
-from _loop_factories import BASELINE, LOOPS, OURS, usable_loops
+from _loop_factories import BASELINE, OURS, add_loops_option, usable_loops
 from _servers import certificate, conditions, load, serving, why_no_load, why_no_tls
 from _tables import Figures, Metric, Turn, tabulate
 
@@ -39,9 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="how long a turn measures")
     parser.add_argument("--warm-up", type=float, default=0.3, help="how long it warms up before")
     parser.add_argument("--connections", type=int, default=CONNECTIONS)
-    parser.add_argument(
-        "--loops", nargs="+", choices=LOOPS, default=LOOPS, metavar="LOOP", help=", ".join(LOOPS)
-    )
+    add_loops_option(parser)
 
 
 def figures(measured: dict[str, float]) -> Figures:
@@ -81,7 +79,7 @@ def echo(bench: Bench, modes: Iterable[str], kind: str, tls: Path | None) -> Non
     if reason := why_no_load():
         bench.not_measured("echo", reason)
         return
-    loops = usable_loops(bench.options.loops)
+    loops = usable_loops(bench)
     for mode in modes:
         for name, size in SIZES.items():
             turns = {loop: turn(bench, loop, mode, size, tls) for loop in loops}
@@ -108,7 +106,7 @@ def net(bench: Bench) -> None:
     if find_spec("flowcoro.net") is None:
         bench.not_measured("echo, flowcoro.net", "there is no flowcoro.net yet")
         return
-    wanted = usable_loops(bench.options.loops)
+    wanted = usable_loops(bench)
     contenders = {f"net on {loop}": (loop, "net") for loop in wanted if loop in OURS}
     peers = [loop for loop in wanted if loop not in OURS]
     for mode in ("protocol", "streams"):

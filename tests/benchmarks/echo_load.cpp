@@ -8,7 +8,7 @@
 //       number of its CPU clock), of the kernel thread that delivers packets on the server's
 //       processor (its process id; 0: none to be seen) and of this process.
 //   echo_load idle PORT CONNECTIONS
-//       Connects, prints a line, and stays until its input ends.
+//       Connects, has one echo of 1 KiB on each, prints a line, and stays until its input ends.
 //
 // An echo that is longer than what was sent, that differs from it, or that stays away for ten
 // seconds ends the program with a complaint.
@@ -314,8 +314,13 @@ void stay_idle(char** values) {
     limit.rlim_cur = limit.rlim_max;
     check(::setrlimit(RLIMIT_NOFILE, &limit) == 0, "setrlimit");
     const int port = std::atoi(values[0]);
+    std::array<char, 1024> message{};
     for (long left = std::atol(values[1]); left != 0; --left) {
-        connected(port);
+        const int fd = connected(port);
+        check(::send(fd, message.data(), message.size(), MSG_NOSIGNAL) == ssize_t{message.size()},
+              "send");
+        check(::recv(fd, message.data(), message.size(), MSG_WAITALL) == ssize_t{message.size()},
+              "recv");
     }
     std::puts("connected");
     std::fflush(stdout);
