@@ -230,9 +230,15 @@ class Bench:
             data=lambda: asdict(measured),
         )
 
-    def not_measured(self, title: str, why: str) -> None:
-        """Say, so that nobody overlooks it, that a comparison was left out."""
-        if self.wants(title):
+    def not_measured(self, title: str, why: str, *, always: bool = False) -> None:
+        """Say, so that nobody overlooks it, that a comparison was left out.
+
+        Args:
+            title: The comparison's; or a contender's that all of them miss.
+            why: What is missing.
+            always: Whether to say it though the command line does not ask for that title.
+        """
+        if always or self.wants(title):
             self.report(
                 text=lambda: [f"\n*** NOT MEASURED: {title}: {why} ***"],
                 markdown=lambda: [f"| {title} | not measured: {why} | | |"],
@@ -342,6 +348,21 @@ def check_build() -> None:
         )
 
 
+def _parser(domain: str, rounds: int) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=f"Benchmarks: {domain}.")
+    parser.add_argument("--rounds", type=int, default=rounds, help="how many to measure")
+    parser.add_argument("--only", default="", metavar="TEXT", help="those with TEXT in the title")
+    styles = parser.add_mutually_exclusive_group()
+    for style, what in _STYLES.items():
+        styles.add_argument(
+            f"--{style}", dest="style", action="store_const", const=style, default="text", help=what
+        )
+    parser.add_argument(
+        "--quick", action="store_true", help="little work, once: only proves that they run"
+    )
+    return parser
+
+
 def main(
     domain: str,
     benchmarks: Iterable[Benchmark],
@@ -361,17 +382,7 @@ def main(
         add_options: Adds options of the benchmarks' own to the command line's.
         conditions: More lines on what the figures depend on.
     """
-    parser = argparse.ArgumentParser(description=f"Benchmarks: {domain}.")
-    parser.add_argument("--rounds", type=int, default=rounds, help="how many to measure")
-    parser.add_argument("--only", default="", metavar="TEXT", help="those with TEXT in the title")
-    styles = parser.add_mutually_exclusive_group()
-    for style, what in _STYLES.items():
-        styles.add_argument(
-            f"--{style}", dest="style", action="store_const", const=style, default="text", help=what
-        )
-    parser.add_argument(
-        "--quick", action="store_true", help="little work, once: only proves that they run"
-    )
+    parser = _parser(domain, rounds)
     if add_options is not None:
         add_options(parser)
     arguments = parser.parse_args()

@@ -56,7 +56,7 @@ def usable_loops(bench: Bench) -> list[str]:
     usable = []
     for name in bench.options.loops:
         if reason := why_not(name):
-            bench.not_measured(name, reason)
+            bench.not_measured(name, reason, always=True)
         else:
             usable.append(name)
     return usable
