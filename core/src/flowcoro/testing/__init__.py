@@ -5,9 +5,36 @@ attach components to. `flowcoro.testing.contracts` holds the contract suite of e
 the core's extension points. The pytest plugin (`flowcoro.testing.pytest_plugin`) is
 found by pytest itself and offers the fixtures `plugin_host` and `app_context`.
 
+The fault tools ask what happens when things go wrong, of any asyncio code and on any asyncio
+loop: `cancel_at_each_await` cancels a coroutine wherever it can be cancelled, and `FaultProxy`
+stands between a client and its server and delays, cuts, corrupts or withholds their bytes.
+
 Features ship the suites of their own extension points in their own `testing` module.
 """
 
+from flowcoro.testing._cancel import (
+    CancelFailure,
+    CancelManner,
+    CancelPoint,
+    CancelReport,
+    cancel_at_each_await,
+)
+from flowcoro.testing._faults import Cut, Faults
 from flowcoro.testing._host import make_context, make_host
+from flowcoro.testing._links import ProxyStats
+from flowcoro.testing._proxy import AcceptMode, FaultProxy
 
-__all__ = ["make_context", "make_host"]
+__all__ = [
+    "AcceptMode",
+    "CancelFailure",
+    "CancelManner",
+    "CancelPoint",
+    "CancelReport",
+    "Cut",
+    "FaultProxy",
+    "Faults",
+    "ProxyStats",
+    "cancel_at_each_await",
+    "make_context",
+    "make_host",
+]
