@@ -238,9 +238,7 @@ class _Trial:
         all that they hold.
         """
         with watch.with_children() if self.children else nullcontext():
-            task = asyncio.get_running_loop().create_task(
-                watch.run(self.scenario()), name="scenario"
-            )
+            task = asyncio.get_running_loop().create_task(watch.run(self.scenario), name="scenario")
             try:
                 await asyncio.wait((task,), timeout=self.deadline)
                 if not task.done():

@@ -152,9 +152,11 @@ class Link:
             raise error  # the loop tells of it
 
     async def _ignore(self) -> None:
+        data = b"something"
         with suppress(OSError):
-            while await asyncio.get_running_loop().sock_recv(self._client, PIECE):
-                await asyncio.sleep(0)
+            while data:
+                data = await asyncio.get_running_loop().sock_recv(self._client, PIECE)
+                await asyncio.sleep(0)  # the call need not have waited
 
     async def _forward(self) -> None:
         try:

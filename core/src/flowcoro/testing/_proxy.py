@@ -70,8 +70,11 @@ class FaultProxy:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        acceptor = self._acceptor
         self._stop_listening()
         await self.drop_all()
+        if acceptor is not None and acceptor.task is not None:
+            await asyncio.wait((acceptor.task,))
 
     @property
     def address(self) -> tuple[str, int]:

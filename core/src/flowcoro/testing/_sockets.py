@@ -84,6 +84,10 @@ class Acceptor:
         port: where to listen; 0 for any.
         accepted: called with each connection, which is then its own.
 
+    Attributes:
+        port: where it listens.
+        task: where it accepts in a task, that; done soon after `close`.
+
     Raises:
         OSError: The port is taken.
     """
@@ -91,7 +95,7 @@ class Acceptor:
     def __init__(self, port: int, accepted: Callable[[socket.socket], None]) -> None:
         self._accepted = accepted
         self._loop = asyncio.get_running_loop()
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
             if sys.platform != "win32":  # where it means something else
@@ -109,16 +113,16 @@ class Acceptor:
         try:
             self._loop.add_reader(self._socket, self._readable)
         except NotImplementedError:
-            self._task = self._loop.create_task(self._accept(), name="fault proxy: accept")
+            self.task = self._loop.create_task(self._accept(), name="fault proxy: accept")
 
     def close(self) -> None:
         """Stop listening: the kernel refuses from now on who connects."""
-        if self._task is None:
+        if self.task is None:
             self._loop.remove_reader(self._socket)
             self._socket.close()
         else:
-            self._task.add_done_callback(lambda _: self._socket.close())
-            self._task.cancel()
+            self.task.add_done_callback(lambda _: self._socket.close())
+            self.task.cancel()
 
     def _readable(self) -> None:
         for _ in range(_BACKLOG):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Coroutine, Generator, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -27,8 +27,11 @@ Manner = Literal["waiting", "done"]
 _current: contextvars.ContextVar[Watch] = contextvars.ContextVar("flowcoro_cancel_watch")
 
 
-class Steps(Driver):
-    """Awaits a coroutine and tells a watch of each suspension."""
+class Steps(Driver, Coroutine[Any, Any, Any]):
+    """A coroutine around another, that tells a watch of each suspension.
+
+    No `async def`: that would not pass on the cancellation of a task which has yet to begin.
+    """
 
     __slots__ = ("_watch",)
 
@@ -40,6 +43,10 @@ class Steps(Driver):
         # What `await` needs is an iterator with these methods. A generator would do, but for its
         # frame: in the traceback of an error it would keep what it holds.
         return self
+
+    def __getattr__(self, name: str) -> Any:
+        # Names, and what `inspect` wants to know of a coroutine.
+        return getattr(self.coroutine, name)
 
     def __iter__(self) -> Steps:
         return self
@@ -95,10 +102,10 @@ class Watch:
         self._task: asyncio.Task[Any] | None = None
         self._main: Coroutine[Any, Any, Any] | None = None
 
-    async def run(self, coroutine: Coroutine[Any, Any, object]) -> None:
-        """Run the coroutine, as the whole of a task."""
+    async def run(self, scenario: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Run the coroutine that is made here, as the whole of a task."""
         self._task = asyncio.current_task()
-        self._main = coroutine
+        self._main = coroutine = scenario()
         _current.set(self)
         try:
             await Steps(coroutine, self)
@@ -121,7 +128,7 @@ class Watch:
             context = options.get("context")
             watch = context.get(_current) if context is not None else _current.get(None)
             if watch is self and asyncio.iscoroutine(coroutine):
-                coroutine = _named_like(_child(coroutine, self), coroutine)
+                coroutine = Steps(coroutine, self)
             if before is not None:
                 return before(loop, coroutine, **options)
             return asyncio.Task(coroutine, loop=loop, **options)
@@ -158,16 +165,4 @@ class Watch:
             self.delivered += 1
 
 
-async def _child(coroutine: Coroutine[Any, Any, Any], watch: Watch) -> Any:
-    return await Steps(coroutine, watch)
-
-
-def _named_like(made: Any, model: Any) -> Any:
-    """Give a coroutine the name that people know, for `repr` of its task."""
-    made.__name__ = getattr(model, "__name__", made.__name__)
-    made.__qualname__ = getattr(model, "__qualname__", made.__qualname__)
-    return made
-
-
-hide(_child)
 hide(Watch.run)
