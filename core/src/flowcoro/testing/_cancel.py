@@ -172,10 +172,10 @@ async def cancel_at_each_await(
     points: list[CancelPoint] = []
     for manner in manners:
         for number in itertools.count(1):
-            if number > max_awaits:
-                raise CancelFailure(None, [f"it has more than {max_awaits} awaits"])
             if not await _at(trial, points, number, manner, twice=twice):
                 break
+            if number > max_awaits:
+                raise CancelFailure(points[-1], [f"it has more than {max_awaits} awaits"])
     return CancelReport(awaits, tuple(points))
 
 
