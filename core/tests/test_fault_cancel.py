@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
+import anyio.abc
+import anyio.lowlevel
 import pytest
 
 from fault_cases import Run, every_loop, run_on
@@ -271,6 +275,52 @@ def test_a_task_factory_is_kept_and_used(run: Run) -> None:
 
     run(main())
     assert made > 4
+
+
+@pytest.mark.parametrize("children", [False, True])
+def test_anyio_groups_and_scopes(run: Run, children: bool) -> None:
+    open_now = 0
+
+    async def child(task_status: anyio.abc.TaskStatus[int]) -> None:
+        nonlocal open_now
+        open_now += 1
+        try:
+            await anyio.lowlevel.checkpoint()
+            task_status.started(1)
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.lowlevel.checkpoint()
+            open_now -= 1
+
+    async def scenario() -> None:
+        async with anyio.create_task_group() as group:
+            assert await group.start(child) == 1
+            with anyio.move_on_after(0.001):
+                await anyio.sleep_forever()
+            group.cancel_scope.cancel()
+
+    counters = {"open": lambda: open_now}
+    report = run(cancel_at_each_await(scenario, counters=counters, children=children))
+    assert report.awaits >= (6 if children else 3)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="no eager tasks")
+@pytest.mark.parametrize("children", [False, True])
+def test_tasks_that_begin_at_once(run: Run, children: bool) -> None:
+    async def child() -> None:
+        await asyncio.sleep(0)
+
+    async def scenario() -> None:
+        await asyncio.gather(child(), child())
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        report = await cancel_at_each_await(scenario, children=children)
+        assert report.awaits == (3 if children else 1)
+        assert {point.outcome for point in report.points} == {"cancelled"}
+
+    run(main())
 
 
 def test_a_child_may_outlive_the_scenario_within_its_settling(run: Run) -> None:

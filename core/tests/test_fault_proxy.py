@@ -195,7 +195,7 @@ def test_delays_last_at_least_that_long(run: Run) -> None:
 
 def test_bytes_trickle_one_at_a_time(run: Run) -> None:
     async def main() -> None:
-        faults = Faults(chunk=1, pause=0.005)
+        faults = Faults(chunk=1, pause=0.05)
         async with proxied(downstream=faults) as proxy, Client(proxy) as client:
             client.writer.write(b"abc")
             seen = [(await client.reader.read(100)) for _ in range(2)]

@@ -241,7 +241,11 @@ class _Trial:
             task = asyncio.get_running_loop().create_task(watch.run(self.scenario), name="scenario")
             try:
                 await asyncio.wait((task,), timeout=self.deadline)
-                if not task.done():
+                for _ in range(_SETTLE_TURNS):
+                    if task.done():
+                        break
+                    await asyncio.sleep(0)  # a machine that stood still is no hang
+                else:
                     await self._hung(task, watch, plan)
             finally:
                 task.cancel()
