@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -228,6 +229,56 @@ def test_a_black_hole(run: Run) -> None:
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(client.reader.read(1), 0.05)
             assert proxy.stats == ProxyStats(accepted=1, open=1)
+
+    run(main())
+
+
+def test_a_peer_that_dies_over_what_it_reads(run: Run) -> None:
+    async def main() -> None:
+        faults = Faults(discard=True, cut_after=3, cut="reset")
+        async with proxied(upstream=faults) as proxy, Client(proxy) as client:
+            client.writer.write(b"ab")
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert proxy.stats.open == 1
+            client.writer.write(b"cd")
+            assert await client.until_reset() == b""
+            assert proxy.stats.upstream == 0
+
+    run(main())
+
+
+def test_what_one_side_suffers_so_does_the_other(run: Run) -> None:
+    async def main() -> None:
+        async def die(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readexactly(1)
+            lingering = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, lingering
+            )
+            writer.transport.abort()
+
+        server = await asyncio.start_server(die, "127.0.0.1", 0)
+        target = server.sockets[0].getsockname()
+        async with server, FaultProxy(target) as proxy, Client(proxy) as client:
+            client.writer.write(b"x")
+            assert await client.until_reset() == b""
+
+    run(main())
+
+
+def test_a_stalled_piece_is_lost_when_its_direction_is_ended(run: Run) -> None:
+    async def main() -> None:
+        async with proxied() as proxy, Client(proxy) as client:
+            assert await client.ask(b"hello") == b"hello"
+            proxy.upstream = Faults(chunk=1, pause=30)
+            client.writer.write(b"abc")
+            await proxy.until(lambda stats: stats.downstream == 6)
+            proxy.upstream = Faults(stall=True)
+            client.writer.write(b"def")
+            proxy.upstream = Faults(cut_after=2, cut="half")
+            assert await client.answer(9) == b"a"
+            assert proxy.stats.upstream == 6
 
     run(main())
 

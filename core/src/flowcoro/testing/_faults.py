@@ -37,12 +37,14 @@ class Faults:
         chunk: bytes that go at a time, at most; 1 trickles byte by byte.
         pause: seconds between chunks.
         corrupt_at: offset of a byte that is changed to another.
-        corrupt_every: every so manieth byte is changed.
-        cut_after: how many bytes go before the connection is cut; 0 cuts it at once.
+        corrupt_every: n; each nth byte is changed.
+        cut_after: how many bytes go, or are thrown away, until the connection is cut; 0 cuts it
+            at once.
         cut: how it is cut.
         stall: nothing is read and nothing goes on, as with a peer that hangs; the senders' buffers
             fill up. The stream goes on where it stood when this is changed.
-        discard: what is read is thrown away, and its end too: a black hole.
+        discard: what is read is thrown away, and its end too: a black hole. With `cut_after`, one
+            that closes when it has read so much.
         only: numbers of the connections that all this is for, the first being 1; None: for all.
         seed: what `jitter` and the changed bytes are drawn from.
 

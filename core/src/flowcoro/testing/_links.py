@@ -197,16 +197,15 @@ class Link:
         """Carry one piece, as the faults of the moment have it."""
         flow = self._flows[direction]
         await asyncio.sleep(self._faults(direction).lag(flow.offset))
-        while data and not flow.severed:
+        while data:
             await self._running(direction)
-            faults = self._faults(direction)
-            if faults.discard:
-                flow.offset += len(data)
+            if flow.severed:
                 break
-            before = flow.offset
+            faults = self._faults(direction)
             chunk = flow.take(data, faults)
-            data = data[flow.offset - before :]
-            await self._send(direction, chunk, sink)
+            data = data[len(chunk) :]
+            if not faults.discard:
+                await self._send(direction, chunk, sink)
             self._cut_if_due(direction)
             await asyncio.sleep(faults.gap(len(chunk)))
 
