@@ -351,6 +351,17 @@ def test_all_are_dropped_now(run: Run, reset: bool) -> None:
     run(main())
 
 
+def test_bytes_that_were_not_read_do_not_turn_fin_into_reset(run: Run) -> None:
+    async def main() -> None:
+        async with proxied(upstream=Faults(stall=True)) as proxy, Client(proxy) as client:
+            client.writer.write(b"unread")
+            await proxy.until(lambda stats: stats.open == 1)
+            await proxy.drop_all()
+            assert await client.reader.read() == b""
+
+    run(main())
+
+
 @pytest.mark.parametrize("cut", ["fin", "reset", "half"])
 def test_a_connection_that_is_past_the_place_is_cut_at_once(run: Run, cut: Any) -> None:
     async def main() -> None:
