@@ -11,6 +11,7 @@
 
 #include "bindings.hpp"
 #include "loop_core.hpp"
+#include "loop_watch.hpp"
 #include "socket_transport.hpp"
 
 namespace flowcoro::bindings {
@@ -292,12 +293,6 @@ PyObject* set_core_debug(PyObject* self, PyObject* enabled) noexcept {
     Py_RETURN_NONE;
 }
 
-PyObject* counters(PyObject* self, PyObject* /*unused*/) noexcept {
-    LoopCore* const core = loop_of(self).core;
-    return Py_BuildValue("KK", core != nullptr ? core->turns : 0,
-                         core != nullptr ? core->callbacks : 0);
-}
-
 PyObject* get_reactor(PyObject* self, void* /*unused*/) noexcept {
     LoopCore* const core = loop_of(self).core;
     return PyUnicode_FromString(core != nullptr ? core->backend() : "");
@@ -355,8 +350,10 @@ PyMethodDef methods[] = {
     {"_remove_writer", remove_writer, METH_O, "_remove_writer($self, fd, /)\n--\n\n"},
     {"_close_core", close_core, METH_NOARGS, "_close_core($self)\n--\n\nDrop all that waits."},
     {"_set_core_debug", set_core_debug, METH_O, "_set_core_debug($self, enabled, /)\n--\n\n"},
-    {"_counters", counters, METH_NOARGS,
-     "_counters($self)\n--\n\nTurns and callbacks since the loop was made."},
+    {"_set_watch", set_watch, METH_O, "_set_watch($self, threshold, /)\n--\n\n"},
+    {"_moves", get_moves, METH_NOARGS, "_moves($self)\n--\n\n"},
+    {"_stats", get_stats, METH_NOARGS, "_stats($self)\n--\n\n"},
+    {"_running_callback", get_running_callback, METH_NOARGS, "_running_callback($self)\n--\n\n"},
     {}};
 
 PyGetSetDef properties[] = {
@@ -397,6 +394,7 @@ void bind_loop(nb::module_& module) {
         },
         nb::sig("def make_socket_transport_type(base: type, /) -> type[Any]"),
         "Make the type of a socket's transport, derived from this class.");
+    loop::bind_watch(module);
 }
 
 }  // namespace flowcoro::bindings

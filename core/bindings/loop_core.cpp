@@ -35,6 +35,11 @@ PyObject* as_object(void* object) noexcept {
 // several callbacks do.
 constexpr steady_clock::duration look_interval = std::chrono::microseconds(50);
 
+std::uint64_t next_number() noexcept {
+    static detail::atomic<std::uint64_t> last{0};
+    return last.fetch_add(1, detail::memory_order_relaxed) + 1;
+}
+
 }  // namespace
 
 void ReadyQueue::grow() {
@@ -83,6 +88,8 @@ void Watch::ready(reactor::Operation& self, reactor::Completion&& completion) {
 
 LoopCore::LoopCore(LoopObject* self, const char* backend)
     : self_(self),
+      number_(next_number()),
+      gauges_(std::make_shared<LoopGauges>(steady_clock::now())),
       generation_(fork_generation()),
       reactor_(reactor::make_reactor(backend)),
       backend_(reactor_->name()),
@@ -155,13 +162,17 @@ bool LoopCore::schedule(TimerHandleObject* handle) noexcept {
 void LoopCore::before_wait(void* self) noexcept {
     auto& core = *static_cast<LoopCore*>(self);
     core.waiting_ = true;
+    core.gauges_->count_wait();
     core.without_gil_ = PyEval_SaveThread();
 }
 
 void LoopCore::after_wait(void* self) noexcept {
     auto& core = *static_cast<LoopCore*>(self);
+    core.looked_ = steady_clock::now();
+    core.gauges_->looked(core.looked_);
     take_gil_back(std::exchange(core.without_gil_, nullptr));
     core.waiting_ = false;
+    core.gauges_->count_wait();
 }
 
 void LoopCore::take_incoming() noexcept {
@@ -191,32 +202,36 @@ bool LoopCore::run() noexcept {
         return false;
     }
     bool good = true;
+    gauges_->begin_run(steady_clock::now());
     do {
         good = turn();
     } while (good && !stopping_);
+    gauges_->end_run();
     stopping_ = false;
     return good;
 }
 
 bool LoopCore::turn() noexcept {
-    ++turns;
+    LoopGauges& gauges = *gauges_;
+    gauges.count_turn();
     rearm();
     take_incoming();
     const bool busy = !ready_.empty() || stopping_;
     const auto now = steady_clock::now();
     if (!busy || reactor_->is_pressing() || now - looked_ >= look_interval) {
         looked_ = now;
+        gauges.look(now);
         try {
             if (busy) {
                 reactor_->run_once(steady_clock::duration::zero());
             } else {
-                reactor_->run_once();
-                looked_ = steady_clock::now();
+                reactor_->run_once();  // sets looked_ when the wait is over
             }
         } catch (const std::bad_alloc&) {
             PyErr_NoMemory();
         }
         finish_batch();
+        note_timers();
         // Of a handler, or of a signal's that ended the wait.
         if (ends_ != nullptr) {
             PyErr_SetObject(as_object(Py_TYPE(ends_)), ends_);
@@ -230,11 +245,34 @@ bool LoopCore::turn() noexcept {
     return run_ready();
 }
 
+void LoopCore::note_timers() noexcept {
+    if (due_ != no_time) {
+        const std::chrono::duration<double> late(
+            std::chrono::duration<double>(looked_.time_since_epoch()).count() - due_);
+        gauges_->note_lag(std::chrono::duration_cast<steady_clock::duration>(late));
+        due_ = no_time;
+    }
+#if defined(Py_GIL_DISABLED)
+    gauges_->set_waiting(ready_.size(), reactor_->timers());
+#endif
+}
+
+std::pair<std::size_t, std::size_t> LoopCore::waiting() const noexcept {
+#if defined(Py_GIL_DISABLED)
+    if (gauges_->is_elsewhere()) {
+        return gauges_->waiting();
+    }
+#endif
+    return {ready_.size(), reactor_ != nullptr ? reactor_->timers() : 0};
+}
+
 bool LoopCore::run_ready() noexcept {
     for (std::size_t left = ready_.size(); left != 0 && !ready_.empty(); --left) {
         HandleObject* const handle = ready_.pop();
-        ++callbacks;
+        gauges_->count_callback();
+        running_ = handle;
         const bool good = debug ? run_handle_watched(handle) : run_handle(handle);
+        running_ = nullptr;
         Py_DECREF(as_object(handle));
         if (!good) {
             return false;

@@ -9,6 +9,8 @@
 //               something must wake it. Set before the GIL is given up and cleared after it is had
 //               again: under the GIL nobody sees it in between. Without a GIL the reactor's own
 //               protocol for wake() is all there is.
+//   running_    the handle that is being called. Under the GIL anybody may look at it.
+//   gauges_     what other threads may read at any time (loop_gauges.hpp).
 //
 // One turn: wait for the reactor (not at all when something is ready), which queues what timers,
 // readers and writers have to call; then call as many handles as were ready then. What these
@@ -17,15 +19,19 @@
 
 #include <Python.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "flowcoro/lockfree/inbox.hpp"
 #include "flowcoro/reactor/reactor.hpp"
+#include "loop_gauges.hpp"
 #include "loop_handle.hpp"
 
 namespace flowcoro::bindings::loop {
@@ -136,6 +142,9 @@ class LoopCore {
 
     void stop() noexcept { stopping_ = true; }
 
+    // A timer has rung that was due at this time of the loop's clock.
+    void rung(double when) noexcept { due_ = std::min(due_, when); }
+
     // Watches for the one direction (POLLIN or POLLOUT). The reference is taken over.
     bool watch(reactor::Handle fd, unsigned events, HandleObject* handle) noexcept;
 
@@ -159,13 +168,23 @@ class LoopCore {
 
     int traverse(visitproc visit, void* arg) const;
 
-    // Counters since the loop was made.
-    std::uint64_t turns = 0;
-    std::uint64_t callbacks = 0;
+    // A number that no other loop of this process has, or had.
+    [[nodiscard]] std::uint64_t number() const noexcept { return number_; }
+
+    [[nodiscard]] const std::shared_ptr<LoopGauges>& gauges() const noexcept { return gauges_; }
+
+    // Null: none. Its callback is null when it was cancelled.
+    [[nodiscard]] const HandleObject* running() const noexcept { return running_; }
+
+    // How many handles are ready, and how many timers are set. Without a GIL another thread than
+    // the loop's is told how many there were at the last turn.
+    [[nodiscard]] std::pair<std::size_t, std::size_t> waiting() const noexcept;
 
     bool debug = false;
 
   private:
+    static constexpr double no_time = std::numeric_limits<double>::infinity();
+
     friend struct Watch;
     friend struct WaitHooks;
 
@@ -180,7 +199,11 @@ class LoopCore {
     static void before_wait(void* self) noexcept;
     static void after_wait(void* self) noexcept;
 
+    void note_timers() noexcept;
+
     LoopObject* const self_;
+    const std::uint64_t number_;
+    const std::shared_ptr<LoopGauges> gauges_;
     const unsigned generation_;
     std::unique_ptr<reactor::Reactor> reactor_;
     const char* const backend_;
@@ -195,6 +218,8 @@ class LoopCore {
     Member* members_ = nullptr;
     Member* at_batch_end_ = nullptr;
     PyObject* ends_ = nullptr;  // owned: the exception that ends the loop
+    HandleObject* running_ = nullptr;
+    double due_ = no_time;  // when the first timer was due of those that have just rung
     PyThreadState* without_gil_ = nullptr;
     bool waiting_ = false;
     bool stopping_ = false;

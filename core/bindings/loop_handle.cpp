@@ -293,7 +293,9 @@ bool report_failure(HandleObject* handle) noexcept {
 
 void TimerHandleObject::Slot::ring_handle(reactor::Timer& self) {
     HandleObject& handle = static_cast<Slot&>(self).owner->base;
-    handle.loop->core->queue(&handle);  // with the timer's reference
+    LoopCore& core = *handle.loop->core;
+    core.rung(static_cast<Slot&>(self).owner->when);
+    core.queue(&handle);  // with the timer's reference
 }
 
 void add_handle_types(PyObject* module) {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import logging
 import os
 import sys
 import warnings
@@ -14,13 +16,17 @@ from flowcoro._describe import describe
 from flowcoro.errors import FlowcoroError
 
 if TYPE_CHECKING:
-    from flowcoro._loop import Loop
+    from flowcoro._loop import Loop, LoopStats, Stall, StallFrame, StallHandler
     from flowcoro.plugins import PluginHost
 
 __all__ = [
     "DEFAULT_LOOP",
     "Loop",
     "LoopFactory",
+    "LoopStats",
+    "Stall",
+    "StallFrame",
+    "StallHandler",
     "choose_loop",
     "install",
     "new_event_loop",
@@ -29,6 +35,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+logger = logging.getLogger("flowcoro.loop")
 
 
 def _usable() -> str | None:
@@ -46,20 +54,22 @@ DEFAULT_LOOP: Final = "flowcoro" if why_no_native_loop() is None else "asyncio"
 """Name of the loop that runs unless `FLOWCORO_LOOP` or the caller names another."""
 
 
-def new_event_loop(reactor: str | None = None) -> Loop:
+def new_event_loop(reactor: str | None = None, *, stall_threshold: float | None = None) -> Loop:
     """Make a native event loop: a factory for `asyncio.Runner`, anyio and others.
 
     Args:
         reactor: name of the backend (`io_uring`, `epoll`, `kqueue`); when not given, the one that
             `FLOWCORO_REACTOR` names, or the best that can be had here.
+        stall_threshold: how long a callback may block the loop, in seconds, before it is told who
+            does; see `Loop.stall_threshold`.
 
     Raises:
-        ValueError: There is no such backend on this platform.
+        ValueError: There is no such backend on this platform, or the threshold is wrong.
         OSError: The kernel refuses it.
     """
     from flowcoro._loop import Loop
 
-    return Loop(reactor)
+    return Loop(reactor, stall_threshold=stall_threshold)
 
 
 def install() -> None:
@@ -126,6 +136,7 @@ def run(
     loop: str | None = None,
     debug: bool | None = None,
     plugins: PluginHost | None = None,
+    stall_threshold: float | None = None,
 ) -> T:
     """Run a coroutine to its end on a FlowCoro event loop, like `asyncio.run`.
 
@@ -134,6 +145,8 @@ def run(
         loop: name of the loop; see `choose_loop`.
         debug: asyncio's debug mode.
         plugins: the host to ask for the loop.
+        stall_threshold: how long a callback may block the loop, in seconds, before it is told who
+            does; see `Loop.stall_threshold`. Ignored by loops that have no such thing.
 
     Returns:
         What `main` returns; its exception is raised.
@@ -149,7 +162,9 @@ def run(
 
     def create() -> asyncio.AbstractEventLoop:
         try:
-            return factory.create()
+            created = factory.create()
+            _set_stall_threshold(created, stall_threshold)
+            return created
         except Exception as error:
             main.close()
             raise FlowcoroError(
@@ -160,10 +175,17 @@ def run(
         return runner.run(main)
 
 
+def _set_stall_threshold(loop: asyncio.AbstractEventLoop, seconds: float | None) -> None:
+    if seconds is None:
+        return
+    if hasattr(type(loop), "stall_threshold"):
+        loop.stall_threshold = seconds  # type: ignore[attr-defined]
+    else:
+        logger.debug("%s cannot tell who blocks it", type(loop).__qualname__)
+
+
 def __getattr__(name: str) -> object:
     # Not at once: asyncio's loops and the native core are not needed by who only chooses one.
-    if name == "Loop":
-        from flowcoro._loop import Loop
-
-        return Loop
+    if name in ("Loop", "LoopStats", "Stall", "StallFrame", "StallHandler"):
+        return getattr(importlib.import_module("flowcoro._loop"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

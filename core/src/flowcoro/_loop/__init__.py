@@ -6,5 +6,7 @@ asyncio. What belongs here: how the two are joined. Public names are `flowcoro.L
 """
 
 from flowcoro._loop._loop import Loop
+from flowcoro._loop._stalls import Stall, StallFrame, StallHandler
+from flowcoro._loop._stats import LoopStats
 
-__all__ = ["Loop"]
+__all__ = ["Loop", "LoopStats", "Stall", "StallFrame", "StallHandler"]

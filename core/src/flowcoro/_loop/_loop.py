@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from flowcoro import _native
 from flowcoro._loop._handles import describe_callback
+from flowcoro._loop._stalls import check_threshold, watch
+from flowcoro._loop._stats import LoopStats
 from flowcoro._loop._transports import open_transport
 
 if TYPE_CHECKING:
     import socket
     import ssl
+
+    from flowcoro._loop._stalls import StallHandler
 
 __all__ = ["Loop"]
 
@@ -53,9 +57,10 @@ class Loop(_native.LoopCore, _Base):
     Args:
         reactor: Name of the backend (`io_uring`, `epoll`, `kqueue`, `iocp`). Not given: the one
             that the environment's `FLOWCORO_REACTOR` names, or the best that can be had here.
+        stall_threshold: see the property.
 
     Raises:
-        ValueError: There is no such backend on this platform.
+        ValueError: There is no such backend on this platform, or the threshold is wrong.
         OSError: The kernel refuses it.
     """
 
@@ -75,9 +80,53 @@ class Loop(_native.LoopCore, _Base):
         _asyncgen_firstiter_hook: Callable[[Any], None]
         _asyncgen_finalizer_hook: Callable[[Any], None]
 
-    def __init__(self, reactor: str | None = None) -> None:
+    _stall_threshold: float | None = None
+    _stall_handler: StallHandler | None = None
+
+    def __init__(self, reactor: str | None = None, *, stall_threshold: float | None = None) -> None:
+        check_threshold(stall_threshold)
         self._open(reactor)
         super().__init__(_NoSelector())
+        if stall_threshold is not None:
+            self.stall_threshold = stall_threshold
+
+    @property
+    def stall_threshold(self) -> float | None:
+        """How long a callback may block the loop, in seconds, before it is told who does.
+
+        None, which is the default: any time. It may be set at any time, from any thread. What has
+        blocked the loop for so long is told while it still does, to the handler
+        (`set_stall_handler`) or, without one, to the log, as a warning of `flowcoro.loop`; again
+        each time it has lasted twice as long; and when it is over.
+
+        Raises:
+            TypeError: It is set to what is no number.
+            ValueError: It is set to 0, less, or infinity.
+        """
+        return self._stall_threshold
+
+    @stall_threshold.setter
+    def stall_threshold(self, seconds: float | None) -> None:
+        seconds = check_threshold(seconds)
+        if not self._closed:
+            watch(self, seconds)
+        self._stall_threshold = seconds
+
+    def set_stall_handler(self, handler: StallHandler | None) -> None:
+        """Have `handler(stall)` called instead of a line in the log.
+
+        It is called by another thread than the loop's, which is blocked. One thread serves all
+        loops: a handler that takes long delays what is to be told of the others. What it
+        raises is logged.
+
+        Args:
+            handler: Gets a `flowcoro.loops.Stall`; None: the log again.
+        """
+        self._stall_handler = handler
+
+    def stats(self) -> LoopStats:
+        """Tell what the loop did, and has before it: cheap, at any time, from any thread."""
+        return LoopStats(*self._stats())
 
     def run_forever(self) -> None:
         """Run until `stop` is called.
@@ -132,6 +181,8 @@ class Loop(_native.LoopCore, _Base):
             RuntimeError: The loop is running.
         """
         super().close()
+        if self._stall_threshold is not None:
+            watch(self, None)
         self._close_core()
 
     def set_debug(self, enabled: bool) -> None:

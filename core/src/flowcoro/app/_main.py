@@ -64,7 +64,12 @@ def run_app(
         environment = environment or load_environment(plugins=app.plugins)
         set_up_log(environment.config.section(LogConfig).level)
         app.use(environment, workers=workers)
-        run(_serve(app, environment, on_started), loop=loop, plugins=environment.plugins)
+        run(
+            _serve(app, environment, on_started),
+            loop=loop,
+            plugins=environment.plugins,
+            stall_threshold=environment.config.section(ServerConfig).stall_threshold or None,
+        )
     except FlowcoroError as error:
         _tell(error)
         return 1

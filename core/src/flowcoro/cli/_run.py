@@ -22,6 +22,17 @@ from flowcoro.workers import Supervisor, WorkerChannel, watch
 __all__ = ["command"]
 
 
+def _seconds_or_off(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> float | None:
+    if value is None or value == "off":
+        return None if value is None else 0.0
+    try:
+        return float(value)  # its range is the configuration's business
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r}: expected seconds, or off") from error
+
+
 @click.command("run")
 @click.argument("target")
 @click.option("--host", help="Address to listen on (server.host).")
@@ -29,6 +40,12 @@ __all__ = ["command"]
 @click.option("--workers", type=click.IntRange(1, 1024), help="Processes (server.workers).")
 @click.option("--reload", is_flag=True, help="Start again when a source file changes.")
 @click.option("--loop", help="Event loop to run on, by name.")
+@click.option(
+    "--stall-threshold",
+    callback=_seconds_or_off,
+    metavar="SECONDS",
+    help="Log what blocks the event loop for so long; 0 or off: nothing (server.stall_threshold).",
+)
 @click.option("--config", "config_path", type=click.Path(), help="File to read for flowcoro.toml.")
 @click.option("--set", "options", multiple=True, metavar="SECTION.KEY=VALUE", help="One setting.")
 def command(
@@ -39,6 +56,7 @@ def command(
     *,
     reload: bool,
     loop: str | None,
+    stall_threshold: float | None,
     config_path: str | None,
     options: tuple[str, ...],
 ) -> None:
@@ -47,7 +65,12 @@ def command(
     SIGTERM or Ctrl-C stops it: it takes no new work, finishes what is in flight within
     server.drain_timeout seconds, and exits with status 0.
     """
-    given = {"host": host, "port": port, "workers": workers}
+    given = {
+        "host": host,
+        "port": port,
+        "workers": workers,
+        "stall_threshold": stall_threshold,
+    }
     options = (*options, *(f"server.{k}={v}" for k, v in given.items() if v is not None))
     environment = load_environment(config_path=config_path, options=options)
     channel = WorkerChannel.from_environment()

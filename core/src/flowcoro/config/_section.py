@@ -71,6 +71,8 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Number of processes."""
     drain_timeout: Seconds = 10.0
     """Seconds that work in flight may take to finish after a signal to stop."""
+    stall_threshold: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 0.5
+    """Seconds that something may block the event loop before the log tells what; 0: any time."""
 
 
 class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
