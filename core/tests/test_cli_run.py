@@ -433,6 +433,70 @@ def test_an_option_out_of_its_range() -> None:
     assert "70000" in process.error
 
 
+BLOCKS = """
+import logging, threading
+told = threading.Event()
+
+class Tells(logging.Handler):
+    def emit(self, record):
+        if "in blocks" in record.getMessage():
+            told.set()
+
+logging.getLogger("flowcoro.loop").addHandler(Tells())
+
+def blocks():
+    say("told" if told.wait(30) else "missed")
+
+app = App(Says())
+
+@app.task()
+async def culprit():
+    say("threshold", getattr(asyncio.get_running_loop(), "stall_threshold", None))
+    if asyncio.get_running_loop().stall_threshold:
+        blocks()
+    say("over")
+    await anyio.sleep_forever()
+"""
+
+
+@pytest.mark.parametrize("arguments", [[], ["--stall-threshold", "0.05"], ["--workers", "2"]])
+def test_what_blocks_the_loop_is_told(folder: Path, arguments: list[str]) -> None:
+    write(folder, BLOCKS)
+    with run("shop:app", *arguments) as process:
+        process.hear("told")
+        process.send()
+        assert process.end() == 0
+    assert "WARNING flowcoro.loop: the event loop in thread MainThread has" in process.error
+    assert "/shop.py:" in process.error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "0.5"),
+        (["--stall-threshold", "off"], "None"),
+        (["--stall-threshold", "0"], "None"),
+        (["--set", "server.stall_threshold=0"], "None"),
+    ],
+)
+def test_how_long_something_may_block(folder: Path, arguments: list[str], expected: str) -> None:
+    write(folder, BLOCKS)
+    with run("shop:app", *arguments) as process:
+        line = ""
+        while not line.startswith("threshold"):
+            line = process.stdout.readline()
+        assert line.split()[1] == expected
+
+
+@pytest.mark.parametrize(("value", "status"), [("soon", 2), ("-1", 1), ("nan", 1)])
+def test_thresholds_that_are_none(folder: Path, value: str, status: int) -> None:
+    write(folder, "app = App(Says())")
+    with run("shop:app", f"--stall-threshold={value}") as process:
+        assert process.end() == status
+    assert value in process.error
+    assert "Traceback" not in process.error
+
+
 def test_several_workers(folder: Path) -> None:
     source = """
     class Tells(Component):
