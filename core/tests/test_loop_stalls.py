@@ -28,7 +28,7 @@ import pytest
 
 import flowcoro
 from flowcoro import _native, reactor
-from flowcoro._loop import Loop
+from flowcoro._loop import Loop, _stalls
 from flowcoro.loops import LoopStats, Stall, StallFrame
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="it does not run there yet")
@@ -409,6 +409,26 @@ def test_the_log_tells_of_it_and_of_no_values(loop: Loop, lines: Lines) -> None:
     assert f'File "{__file__}", line {handler.__code__.co_firstlineno + 2}, in ' in text
     assert "goes on: it was blocked for" in lines.lines[-1]
     assert "hunter2" not in text
+
+
+def test_what_went_on_before_it_could_be_looked_at(
+    loop: Loop, caplog: pytest.LogCaptureFixture
+) -> None:
+    stall = _stalls._blame(loop, loop._moves() + 1, 1.5)
+    assert (stall.over, stall.file, stall.task, stall.stack) == (True, None, None, ())
+    _stalls.log_stall(stall)
+    assert "it was blocked for 1.5 s; it went on before it could be looked at" in caplog.text
+
+
+def test_what_is_called_has_a_name_without_arguments() -> None:
+    class Calls:
+        def __call__(self) -> None: ...
+
+    here = f"{__name__}.{test_what_is_called_has_a_name_without_arguments.__name__}.<locals>.Calls"
+    assert _stalls._name(functools.partial(functools.partial(blocks, 1), 2)) == f"{__name__}.blocks"
+    assert _stalls._name(Calls()) == here
+    assert _stalls._name(Calls().__call__) == f"{here}.__call__"
+    assert _stalls._name(None) is None
 
 
 def test_run_sets_it(lines: Lines, caplog: pytest.LogCaptureFixture) -> None:
