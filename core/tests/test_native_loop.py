@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from flowcoro import reactor
+from flowcoro import new_event_loop, reactor
 from flowcoro._loop import Loop
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="it does not run there yet")
@@ -251,6 +251,20 @@ def test_debug_mode_looks_at_calls(loop: Loop, caplog: pytest.LogCaptureFixture)
 def test_wrong_arguments(loop: Loop, call: Callable[[Any], object], error: str) -> None:
     with pytest.raises(TypeError, match=error):
         call(loop)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, float("inf"), float("nan")])
+def test_stall_thresholds_that_are_none(loop: Loop, wrong: float) -> None:
+    with pytest.raises(ValueError, match="expected more than 0 seconds"):
+        loop.stall_threshold = wrong
+    with pytest.raises(ValueError, match="stall_threshold"):
+        new_event_loop(stall_threshold=wrong)
+
+
+@pytest.mark.parametrize("wrong", ["1", True, object()])
+def test_stall_thresholds_that_are_no_numbers(loop: Loop, wrong: Any) -> None:
+    with pytest.raises(TypeError, match="expected seconds or None"):
+        loop.stall_threshold = wrong
 
 
 def test_a_closed_loop_refuses_and_has_let_go(loop: Loop) -> None:
