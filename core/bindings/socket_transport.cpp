@@ -67,7 +67,7 @@ class SocketTransport::Entered {
   public:
     explicit Entered(SocketTransport& transport) noexcept
         : kept_(nb::borrow(transport.self_)), context_(nb::borrow(transport.context_)) {
-        ++transport.loop->core->callbacks;
+        transport.loop->core->gauges()->count_callback();
         entered_ = PyContext_Enter(context_.ptr()) == 0;
         if (!entered_) {
             PyErr_Clear();  // it is entered already: somebody runs the loop in it
