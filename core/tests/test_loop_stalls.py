@@ -162,9 +162,11 @@ def test_a_call_that_holds_the_gil_is_told_of_when_it_lets_go(loop: Loop) -> Non
         pass
 
     seen.name = holds.__qualname__
-    loop.call_soon(holds)
-    turn(loop)
-    assert seen.over.wait(PATIENCE)
+    for _ in range(10):  # on a busy machine it may be gone before somebody could look
+        loop.call_soon(holds)
+        turn(loop)
+        if seen.over.wait(1):
+            break
     assert (seen.stalls[0].file, seen.stalls[0].line) == (
         __file__,
         holds.__code__.co_firstlineno + 1,

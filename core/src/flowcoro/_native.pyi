@@ -726,6 +726,9 @@ class LoopCore:
     def _stats(self) -> tuple[int, int, float, float, float, int, int, int, float]: ...
     def _running_callback(self) -> Callable[..., object] | None: ...
 
+def make_socket_transport_type(base: type, /) -> type[Any]:
+    """Make the type of a socket's transport, derived from this class."""
+
 def next_loop_stall() -> tuple[int, int, float, bool] | None:
     """Wait for a stall to tell of: loop's number, its moves, seconds so far, whether it is over.
 
@@ -734,9 +737,6 @@ def next_loop_stall() -> tuple[int, int, float, bool] | None:
 
 def loop_watch_state() -> tuple[int, int]:
     """How many loops are watched, and how often they were looked at."""
-
-def make_socket_transport_type(base: type, /) -> type[Any]:
-    """Make the type of a socket's transport, derived from this class."""
 
 class PoolStats:
     """What a `BufferPool` counted. While threads are at work: about now."""
