@@ -124,7 +124,10 @@ def _descriptors() -> dict[int, str]:
 @pytest.fixture
 def listening() -> Iterator[socket.socket]:
     """A socket at a free port of loopback, which takes connections at once."""
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as found:
+    # asyncio turns Nagle's algorithm off only where the protocol is told to be TCP.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as found:
+        found.bind(("127.0.0.1", 0))
+        found.listen(128)
         yield found
 
 
