@@ -1,17 +1,14 @@
-"""What the tests of several libraries share: an ASGI application, its servers, and databases."""
+"""What the tests of several libraries share: an ASGI application, and how servers run."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
-
-import pytest
+from typing import Any, TypeAlias
 
 from flowcoro import Loop
 
@@ -109,10 +106,3 @@ async def running(work: Awaitable[Any], stop: Callable[[], object]) -> AsyncIter
         if not task.done():
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-
-
-def not_there(what: str, variable: str, problem: object) -> NoReturn:
-    """Skip for want of a server; a server that was named must be there, and CI's too."""
-    if variable in os.environ or os.environ.get("CI") == "true":
-        pytest.fail(f"no {what} server: {problem}")
-    pytest.skip(f"NOT TESTED: no {what} server (see {variable}): {problem}")

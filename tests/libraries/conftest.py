@@ -19,6 +19,7 @@ import pytest
 import trustme
 
 from flowcoro import Loop, loops, reactor
+from libraries import _databases as databases
 from libraries._support import Certificates, LoopFactory
 
 DEADLINE = 30.0
@@ -154,3 +155,29 @@ def server_tls(certificates: Certificates) -> ssl.SSLContext:
 @pytest.fixture
 def client_tls(certificates: Certificates) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=certificates.authority)
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """An empty database of a random name, dropped afterwards."""
+    with databases.postgres() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def mysql_options() -> Iterator[dict[str, Any]]:
+    """How to connect to an empty database of a random name, dropped afterwards."""
+    with databases.mysql() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> str:
+    return databases.redis()
+
+
+@pytest.fixture
+def prefix(redis_url: str) -> Iterator[str]:
+    """What this test's keys begin with; they are deleted afterwards."""
+    with databases.redis_prefix(redis_url) as found:
+        yield found
