@@ -11,7 +11,7 @@ import os
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,28 @@ DEADLINE = 30.0
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Give each asynchronous test its deadline."""
+    """Wrap each asynchronous test in what all of them are held to."""
     if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
-        item.obj = _within_deadline(item.obj)
+        item.obj = _watched(item.obj, item.callspec.params["backend"])
 
 
-def _within_deadline(test: Callable[..., Any]) -> Callable[..., Any]:
+def _watched(test: Callable[..., Any], backend: str) -> Callable[..., Any]:
+    """Run a test within the deadline, see that the loop is ours and no task is left in it."""
+
     @functools.wraps(test)
-    async def timed(*args: Any, **kwargs: Any) -> None:
+    async def watched(*args: Any, **kwargs: Any) -> None:
+        loop = asyncio.get_running_loop()
+        assert type(loop) is Loop
+        assert loop.reactor == backend
+        before = asyncio.all_tasks()  # fixtures' among them
         async with asyncio.timeout(DEADLINE):
             await test(*args, **kwargs)
+        tasks = asyncio.all_tasks() - before
+        if tasks:  # what was told to end gets the time to
+            await asyncio.wait(tasks, timeout=5)
+        assert [task for task in tasks if not task.done()] == []
 
-    return timed
+    return watched
 
 
 @pytest.fixture(params=reactor.available())
@@ -91,24 +101,6 @@ def nothing_is_logged_by_asyncio(nothing_stays_open: None) -> Iterator[None]:
     yield
     logger.removeHandler(handler)
     assert told == []
-
-
-@pytest.fixture(autouse=True)
-async def no_task_stays(
-    request: pytest.FixtureRequest, nothing_is_logged_by_asyncio: None
-) -> AsyncIterator[None]:
-    """See that the loop is ours, and that no task of the test's is left in it."""
-    if not inspect.iscoroutinefunction(request.node.obj):
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    assert type(loop) is Loop
-    assert loop.reactor == request.getfixturevalue("backend")
-    yield
-    tasks = {task for task in asyncio.all_tasks() if "TestRunner" not in repr(task.get_coro())}
-    if tasks:  # what was told to end gets the time to
-        await asyncio.wait(tasks, timeout=5)
-    assert [task for task in tasks if not task.done()] == []
 
 
 def _descriptors() -> dict[int, str]:

@@ -35,8 +35,7 @@ async def test_queries(connection: Any) -> None:
 
 async def test_transactions(connection: Any) -> None:
     async with connection.cursor() as cursor:
-        await cursor.execute("CREATE TABLE IF NOT EXISTS things (i INT PRIMARY KEY) ENGINE=InnoDB")
-        await cursor.execute("DELETE FROM things")
+        await cursor.execute("CREATE TEMPORARY TABLE things (i INT PRIMARY KEY)")
         await connection.begin()
         await cursor.executemany("INSERT INTO things VALUES (%s)", [(i,) for i in range(1_000)])
         await connection.rollback()

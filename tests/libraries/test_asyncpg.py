@@ -25,7 +25,9 @@ async def connection(postgres_url: str) -> AsyncIterator[asyncpg.Connection]:
 async def test_queries(connection: asyncpg.Connection) -> None:
     big = os.urandom(4 * MEGABYTE)
     assert await connection.fetchval("SELECT $1::bytea", big) == big
-    assert await connection.fetchval("SELECT sum(i) FROM generate_series(1, 100000) i") == 5000050000
+    assert (
+        await connection.fetchval("SELECT sum(i) FROM generate_series(1, 100000) i") == 5000050000
+    )
     rows = await connection.fetch("SELECT i, i::text AS word FROM generate_series(1, 20000) i")
     assert len(rows) == 20000
     assert rows[-1]["word"] == "20000"
@@ -41,9 +43,7 @@ async def test_transactions_and_cursors(connection: asyncpg.Connection) -> None:
             await connection.executemany("INSERT INTO things VALUES ($1)", [(1,), (2,), (1,)])
     assert await connection.fetchval("SELECT count(*) FROM things") == 0
     async with connection.transaction():
-        await connection.executemany(
-            "INSERT INTO things VALUES ($1)", [(i,) for i in range(5_000)]
-        )
+        await connection.executemany("INSERT INTO things VALUES ($1)", [(i,) for i in range(5_000)])
         seen = [row["i"] async for row in connection.cursor("SELECT i FROM things ORDER BY i")]
     assert seen == list(range(5_000))
 

@@ -26,8 +26,7 @@ def serving(
     if certificates is not None:
         config.certfile, config.keyfile = str(certificates.certificate), str(certificates.key)
     stop = asyncio.Event()
-    # It knows of the protocols that applications speak, and wants their very types.
-    work = serve(app, config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
+    work = serve(app, config, shutdown_trigger=stop.wait)
     return running(work, stop.set)
 
 

@@ -14,8 +14,8 @@ from libraries._support import MEGABYTE
 
 
 @pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Any]:
-    async with redis.from_url(redis_url, protocol=3) as client:
+async def client(redis_url: str, prefix: str) -> AsyncIterator[Any]:
+    async with redis.from_url(redis_url, protocol=3, client_name=prefix) as client:
         yield client
 
 
@@ -61,7 +61,7 @@ async def test_publish_and_subscribe(client: Any, prefix: str) -> None:
 async def test_a_blocking_pop(client: Any, prefix: str) -> None:
     key = f"{prefix}:queue"
     pop = asyncio.create_task(client.blpop([key], timeout=20))
-    while not await _blocked(client):
+    while not await _blocked(client, prefix):
         pass
     await client.rpush(key, "item")
     assert await pop == [key.encode(), b"item"]
@@ -70,12 +70,12 @@ async def test_a_blocking_pop(client: Any, prefix: str) -> None:
 async def test_a_blocking_pop_that_is_cancelled(client: Any, prefix: str) -> None:
     key = f"{prefix}:queue"
     pop = asyncio.create_task(client.blpop([key], timeout=20))
-    while not await _blocked(client):
+    while not await _blocked(client, prefix):
         pass
     pop.cancel()
     with pytest.raises(asyncio.CancelledError):
         await pop
-    while await _blocked(client):  # its connection is closed
+    while await _blocked(client, prefix):  # its connection is closed
         pass
     await client.rpush(key, "kept")
     await client.expire(key, 60)
@@ -90,10 +90,7 @@ async def test_many_at_once_by_a_pool_that_waits(redis_url: str, prefix: str) ->
     assert sorted(answers) == list(range(1, 201))
 
 
-async def _blocked(client: Any) -> bool:
-    """Whether a client of this test's waits in the server; each has its user's own name."""
-    own = await client.client_info()
-    for other in await client.client_list():
-        if "b" in other["flags"] and other["lib-name"] == own["lib-name"]:
-            return True
-    return False
+async def _blocked(client: Any, name: str) -> bool:
+    """Whether a client of that name waits in the server."""
+    others = await client.client_list()
+    return any("b" in other["flags"] and other["name"] == name for other in others)
