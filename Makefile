@@ -102,6 +102,7 @@ types: $(SETUP) stubs ## Check types (mypy, strict)
 	for folder in docs/examples/live tests/benchmarks tests/free_threaded; do \
 		MYPYPATH=$$folder $(BIN)/mypy $$folder || exit 1; \
 	done
+	MYPYPATH=tests $(BIN)/mypy tests/libraries
 
 native-test: $(SETUP) ## Test the native core (ctest)
 	cmake -S core/native -B $(NATIVE_BUILD)/plain -G Ninja $(QUIETLY)

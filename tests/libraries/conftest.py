@@ -29,7 +29,7 @@ DEADLINE = 30.0
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Wrap each asynchronous test in what all of them are held to."""
     if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
-        item.obj = _watched(item.obj, item.callspec.params["backend"])
+        item.obj = _watched(item.obj, str(item.callspec.params["backend"]))
 
 
 def _watched(test: Callable[..., Any], backend: str) -> Callable[..., Any]:
