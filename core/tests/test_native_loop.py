@@ -200,6 +200,41 @@ def test_a_number_that_comes_back_is_another_file(loop: Loop) -> None:
         right.close()
 
 
+@pytest.mark.parametrize("direction", ["reader", "writer"])
+def test_a_file_that_was_closed_is_still_found(loop: Loop, direction: str) -> None:
+    add, remove = getattr(loop, f"add_{direction}"), getattr(loop, f"remove_{direction}")
+    left, right = socket.socketpair()
+    with left, right:
+        seen: list[int] = []
+        add(left, seen.append, 1)
+        left.close()
+        assert remove(left)
+        with pytest.raises(ValueError, match="is closed, and was not watched"):
+            remove(left)
+    turn(loop)
+    turn(loop)
+    assert seen == []
+
+
+def test_who_has_a_closed_file_s_number_is_left_alone(loop: Loop) -> None:
+    left, right = socket.socketpair()
+    seen: list[str] = []
+    loop.add_reader(left, seen.append, "closed")
+    number = os.dup(left.fileno())
+    kept = left.fileno()
+    left.close()
+    os.dup2(right.fileno(), kept)  # another file, of the same number
+    loop._add_reader(kept, lambda: (seen.append("other"), loop.stop()))
+    assert not loop.remove_reader(left)
+    os.write(number, b"x")
+    loop.run_forever()
+    assert seen == ["other"]
+    loop.remove_reader(kept)
+    os.close(kept)
+    os.close(number)
+    right.close()
+
+
 def test_signals_interrupt_a_wait(loop: Loop) -> None:
     seen: list[int] = []
     loop.add_signal_handler(signal.SIGUSR1, lambda: (seen.append(1), loop.stop()))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from flowcoro import _native
+from flowcoro._loop._files import WatchesFiles
 from flowcoro._loop._handles import describe_callback
 from flowcoro._loop._stalls import check_threshold, watch
 from flowcoro._loop._stats import LoopStats
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Loop"]
 
 
-_Base = asyncio.SelectorEventLoop
+_Base = WatchesFiles
 
 
 class _NoSelector(selectors.BaseSelector):
