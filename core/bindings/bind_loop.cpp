@@ -10,6 +10,7 @@
 #include <system_error>
 
 #include "bindings.hpp"
+#include "byte_stream.hpp"
 #include "loop_core.hpp"
 #include "loop_watch.hpp"
 #include "socket_transport.hpp"
@@ -381,6 +382,7 @@ void bind_loop(nb::module_& module) {
     if (!type.is_valid() || PyModule_AddObjectRef(module.ptr(), "LoopCore", type.ptr()) != 0) {
         nb::raise_python_error();
     }
+    loop::add_byte_stream_types(module.ptr());
     const nb::handle in = module;
     module.def(
         "make_socket_transport_type",

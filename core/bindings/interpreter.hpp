@@ -29,17 +29,26 @@ inline nb::object take_exception() noexcept {
 #endif
 }
 
-// Takes the GIL that PyEval_SaveThread() gave up. A daemon thread must not come back to an
-// interpreter that ends: it would be ended in the midst of what it does, which ends the process.
-inline void take_gil_back(PyThreadState* thread) noexcept {
-#if PY_VERSION_HEX >= 0x030D0000
-    while (Py_IsFinalizing()) {
-#else
-    while (_Py_IsFinalizing()) {
-#endif
-        std::this_thread::sleep_for(std::chrono::hours(1));
+// Calls into the interpreter from where nothing may unwind.
+//
+// When the interpreter ends, a daemon thread that asks for the GIL is ended (before Python 3.14),
+// which unwinds its stack by force: through destructors that would touch objects without the GIL,
+// up to the first noexcept function, which ends the process. As later Pythons do, such a thread
+// stands still instead: its process is about to end.
+template <typename Call>
+auto call_python(const Call& call) noexcept {
+    try {
+        return call();
+    } catch (...) {
+        for (;;) {
+            std::this_thread::sleep_for(std::chrono::hours(1));
+        }
     }
-    PyEval_RestoreThread(thread);
+}
+
+// Takes the GIL that PyEval_SaveThread() gave up.
+inline void take_gil_back(PyThreadState* thread) noexcept {
+    call_python([&] { PyEval_RestoreThread(thread); });
 }
 
 }  // namespace flowcoro::bindings

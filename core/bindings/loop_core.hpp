@@ -145,6 +145,13 @@ class LoopCore {
     // A timer has rung that was due at this time of the loop's clock.
     void rung(double when) noexcept { due_ = std::min(due_, when); }
 
+    // From any thread with the GIL: a loop that waits looks for what it was given to do.
+    void nudge() noexcept {
+        if (waiting_) {
+            reactor_->wake();
+        }
+    }
+
     // Watches for the one direction (POLLIN or POLLOUT). The reference is taken over.
     bool watch(reactor::Handle fd, unsigned events, HandleObject* handle) noexcept;
 

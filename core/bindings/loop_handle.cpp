@@ -284,8 +284,10 @@ bool report_failure(HandleObject* handle) noexcept {
         return false;
     }
     const nb::object exception = take_exception();
-    const nb::object result = nb::steal(PyObject_CallMethod(
-        as_object(handle->loop), "_callback_failed", "OO", as_object(handle), exception.ptr()));
+    const nb::object result = nb::steal(call_python([&] {
+        return PyObject_CallMethod(as_object(handle->loop), "_callback_failed", "OO",
+                                   as_object(handle), exception.ptr());
+    }));
     return result.is_valid();
 }
 
@@ -346,10 +348,12 @@ bool run_handle(HandleObject* handle) noexcept {
         return report_failure(handle);
     }
     handle->running = true;  // so that a cancel from within leaves the arguments where they are
-    PyObject* const result =
-        handle->count >= 0 ? PyObject_Vectorcall(handle->callback, handle->few.data(),
-                                                 static_cast<std::size_t>(handle->count), nullptr)
-                           : PyObject_Call(handle->callback, handle->few[0], nullptr);
+    PyObject* const result = call_python([&] {
+        return handle->count >= 0
+                   ? PyObject_Vectorcall(handle->callback, handle->few.data(),
+                                         static_cast<std::size_t>(handle->count), nullptr)
+                   : PyObject_Call(handle->callback, handle->few[0], nullptr);
+    });
     handle->running = false;
     bool good = result != nullptr;
     if (good) {

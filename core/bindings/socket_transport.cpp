@@ -44,12 +44,12 @@ PyObject* as_object(void* object) noexcept {
 }
 
 PyObject* call(PyObject* of, PyObject* method) noexcept {
-    return PyObject_VectorcallMethod(method, &of, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr);
+    return call_python([&] { return PyObject_VectorcallMethod(method, &of, 1, nullptr); });
 }
 
 PyObject* call(PyObject* of, PyObject* method, PyObject* argument) noexcept {
     PyObject* arguments[] = {of, argument};
-    return PyObject_VectorcallMethod(method, arguments, 2, nullptr);
+    return call_python([&] { return PyObject_VectorcallMethod(method, arguments, 2, nullptr); });
 }
 
 nb::object os_error(int error) noexcept {
@@ -523,7 +523,8 @@ void SocketTransport::on_closed(int error) noexcept {
             report("Exception in protocol.connection_lost()");
         }
     }
-    const nb::object closed = nb::steal(PyObject_CallMethod(self_, "_connection_lost", nullptr));
+    const nb::object closed = nb::steal(
+        call_python([&] { return PyObject_CallMethod(self_, "_connection_lost", nullptr); }));
     if (!closed.is_valid()) {
         report("Closing a transport's socket");
     }
@@ -552,8 +553,8 @@ void SocketTransport::report(const char* message) noexcept {
         return;
     }
     const nb::object exception = take_exception();
-    const nb::object result =
-        nb::steal(PyObject_CallMethod(self_, "_report", "sO", message, exception.ptr()));
+    const nb::object result = nb::steal(call_python(
+        [&] { return PyObject_CallMethod(self_, "_report", "sO", message, exception.ptr()); }));
     if (!result.is_valid() && !loop->core->keep_what_ends()) {
         PyErr_WriteUnraisable(self_);
     }
@@ -564,8 +565,9 @@ void SocketTransport::fail(const char* message) noexcept {
         return;
     }
     const nb::object exception = take_exception();
-    const nb::object result =
-        nb::steal(PyObject_CallMethod(self_, "_fatal_error", "Os", exception.ptr(), message));
+    const nb::object result = nb::steal(call_python([&] {
+        return PyObject_CallMethod(self_, "_fatal_error", "Os", exception.ptr(), message);
+    }));
     if (!result.is_valid() && !loop->core->keep_what_ends()) {
         PyErr_WriteUnraisable(self_);
     }

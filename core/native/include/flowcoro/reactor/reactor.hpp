@@ -125,7 +125,8 @@ class Reactor {
     [[nodiscard]] virtual bool is_pressing() const noexcept { return has_ready(); }
 
     // A descriptor's number may be another file's by now, closed and opened without the reactor:
-    // what it knew of it does not count any more. Nothing is in flight on it.
+    // what it knew of it does not count any more. What is in flight on it stays so, on the file
+    // that it is now.
     virtual void distrust(Handle /*fd*/) noexcept {}
 
     // Whether this thread may use it: after the first run_once() some backends mind.

@@ -93,8 +93,16 @@ class ReadinessReactor final : public Reactor {
 
     void distrust(Handle fd) noexcept override {
         const auto index = static_cast<std::size_t>(fd);
-        if (fd >= 0 && index < descriptors_.size() && descriptors_[index] != nullptr) {
-            descriptors_[index]->forget();
+        if (fd < 0 || index >= descriptors_.size() || descriptors_[index] == nullptr) {
+            return;
+        }
+        Descriptor& descriptor = *descriptors_[index];
+        descriptor.forget();
+        if (!descriptor.polls.empty() || !descriptor.in.waiting.empty() ||
+            !descriptor.out.waiting.empty()) {
+            // What waits already must not go deaf; what came just now is looked for again.
+            static_cast<void>(watch(descriptor));
+            resume_later(descriptor);
         }
     }
 

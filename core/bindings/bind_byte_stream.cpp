@@ -1,0 +1,607 @@
+// ByteStream as Python sees it: the base class of flowcoro.net.Connection, and what its methods
+// return: operations that can be awaited once.
+#include <Python.h>
+#include <structmember.h>
+
+#include <array>
+#include <cstddef>
+#include <new>
+#include <utility>
+
+#include "bindings.hpp"
+#include "byte_stream.hpp"
+#include "imported.hpp"
+#include "loop_core.hpp"
+
+namespace flowcoro::bindings::loop {
+
+namespace {
+
+struct StreamObject {
+    PyObject_HEAD PyObject* weak_references;
+    ByteStream stream;
+};
+
+// What is awaited. It is tried first; if it must wait, it goes on as a future does.
+struct CallObject {
+    enum class Kind : unsigned char { read, drain, closed, nothing };
+
+    PyObject_HEAD StreamObject* owner;  // owned; null when it is over
+    PyObject* separator;                // owned, of a read_until
+    PyObject* future;                   // owned, while it waits
+    PyObject* iterator;                 // owned: the future's
+    ByteStream::Need need;
+    Kind kind;
+};
+
+PyTypeObject* call_type = nullptr;
+PyObject* nothing = nullptr;  // a call that is done
+
+ByteStream& stream_of(PyObject* self) noexcept {
+    return reinterpret_cast<StreamObject*>(self)->stream;
+}
+
+CallObject& call_of(PyObject* self) noexcept {
+    return *reinterpret_cast<CallObject*>(self);
+}
+
+PyObject* as_object(void* object) noexcept {
+    return static_cast<PyObject*>(object);
+}
+
+PyObject* none_if(bool good) noexcept {
+    return good ? Py_NewRef(Py_None) : nullptr;
+}
+
+PyObject* make_call(PyObject* stream, CallObject::Kind kind, ByteStream::Need need = {}) noexcept {
+    auto* const call = PyObject_GC_New(CallObject, call_type);
+    if (call != nullptr) {
+        call->owner = reinterpret_cast<StreamObject*>(Py_NewRef(stream));
+        call->separator = Py_XNewRef(need.separator);
+        call->future = call->iterator = nullptr;
+        call->need = need;
+        call->kind = kind;
+        PyObject_GC_Track(call);
+    }
+    return as_object(call);
+}
+
+// The call.
+
+PyObject* make_future(PyObject* loop) noexcept {
+    static Imported future_type("asyncio", "Future");
+    static PyObject* const keywords = PyTuple_Pack(1, PyUnicode_InternFromString("loop"));
+    try {
+        return PyObject_Vectorcall(future_type.get(), &loop, 0, keywords);
+    } catch (nb::python_error& error) {
+        error.restore();
+        return nullptr;
+    }
+}
+
+ByteStream::State try_now(CallObject& call, PyObject*& value) noexcept {
+    ByteStream& stream = call.owner->stream;
+    ByteStream::State state = ByteStream::State::done;
+    switch (call.kind) {
+        case CallObject::Kind::read:
+            return stream.try_take(call.need, value);
+        case CallObject::Kind::drain:
+            state = stream.try_drain();
+            break;
+        case CallObject::Kind::closed:
+            state = stream.is_open() ? ByteStream::State::waits : ByteStream::State::done;
+            break;
+        case CallObject::Kind::nothing:
+            break;
+    }
+    if (state == ByteStream::State::done) {
+        value = Py_NewRef(Py_None);
+    }
+    return state;
+}
+
+bool begin_to_wait(CallObject& call) noexcept {
+    ByteStream& stream = call.owner->stream;
+    call.future = make_future(stream.loop());
+    if (call.future == nullptr) {
+        return false;
+    }
+    const bool good = call.kind == CallObject::Kind::read ? stream.wait_for(call.need, call.future)
+                      : call.kind == CallObject::Kind::drain ? stream.wait_to_write(call.future)
+                                                             : stream.wait_for_close(call.future);
+    if (!good) {
+        Py_CLEAR(call.future);
+        return false;
+    }
+    call.iterator = PyObject_GetIter(call.future);
+    return call.iterator != nullptr;
+}
+
+void end_waiting(CallObject& call) noexcept {
+    if (call.future != nullptr) {
+        call.owner->stream.stop_waiting(call.future);
+        Py_CLEAR(call.future);
+    }
+    Py_CLEAR(call.iterator);
+}
+
+void end_call(CallObject& call) noexcept {
+    if (call.owner != nullptr) {
+        PyObject* type = nullptr;
+        PyObject* value = nullptr;
+        PyObject* traceback = nullptr;
+        PyErr_Fetch(&type, &value, &traceback);
+        end_waiting(call);
+        Py_CLEAR(call.owner);
+        Py_CLEAR(call.separator);
+        PyErr_Restore(type, value, traceback);
+    }
+}
+
+PySendResult send(PyObject* self, PyObject* /*value*/, PyObject** result) noexcept {
+    CallObject& call = call_of(self);
+    if (self == nothing) {
+        *result = Py_NewRef(Py_None);
+        return PYGEN_RETURN;
+    }
+    if (call.owner == nullptr) {
+        PyErr_SetString(PyExc_RuntimeError, "an operation of a stream can be awaited once");
+        return PYGEN_ERROR;
+    }
+    if (call.iterator != nullptr) {
+        PyObject* outcome = nullptr;
+        const PySendResult went = PyIter_Send(call.iterator, Py_None, &outcome);
+        if (went == PYGEN_NEXT) {
+            *result = outcome;
+            return PYGEN_NEXT;
+        }
+        Py_XDECREF(outcome);
+        if (went == PYGEN_ERROR) {
+            end_call(call);
+            return PYGEN_ERROR;
+        }
+        end_waiting(call);
+    }
+    PyObject* value = nullptr;
+    switch (try_now(call, value)) {
+        case ByteStream::State::done:
+            end_call(call);
+            *result = value;
+            return PYGEN_RETURN;
+        case ByteStream::State::waits:
+            if (begin_to_wait(call)) {
+                const PySendResult went = PyIter_Send(call.iterator, Py_None, result);
+                if (went == PYGEN_NEXT) {
+                    return went;
+                }
+                Py_CLEAR(*result);
+            }
+            break;
+        case ByteStream::State::failed:
+            break;
+    }
+    end_call(call);
+    if (!PyErr_Occurred()) {
+        PyErr_SetString(PyExc_RuntimeError, "the future did not wait");
+    }
+    return PYGEN_ERROR;
+}
+
+PyObject* next(PyObject* self) noexcept {
+    PyObject* result = nullptr;
+    switch (send(self, Py_None, &result)) {
+        case PYGEN_NEXT:
+            return result;
+        case PYGEN_RETURN:
+            if (result != Py_None) {
+                PyObject* const stop = PyObject_CallOneArg(PyExc_StopIteration, result);
+                if (stop != nullptr) {
+                    PyErr_SetObject(PyExc_StopIteration, stop);
+                    Py_DECREF(stop);
+                }
+            }
+            Py_DECREF(result);
+            return nullptr;
+        default:
+            return nullptr;
+    }
+}
+
+PyObject* send_method(PyObject* self, PyObject* /*value*/) noexcept {
+    PyObject* const result = next(self);
+    if (result == nullptr && !PyErr_Occurred()) {
+        PyErr_SetNone(PyExc_StopIteration);
+    }
+    return result;
+}
+
+PyObject* throw_in(PyObject* self, PyObject* arguments) noexcept {
+    CallObject& call = call_of(self);
+    if (call.owner != nullptr && call.iterator != nullptr) {
+        const nb::object method = nb::steal(PyObject_GetAttrString(call.iterator, "throw"));
+        PyObject* const yielded =
+            method.is_valid() ? PyObject_Call(method.ptr(), arguments, nullptr) : nullptr;
+        if (yielded != nullptr) {
+            return yielded;
+        }
+    } else {
+        PyObject* const raised =
+            PyTuple_GET_SIZE(arguments) != 0 ? PyTuple_GET_ITEM(arguments, 0) : PyExc_RuntimeError;
+        if (PyExceptionInstance_Check(raised)) {
+            PyErr_SetObject(as_object(Py_TYPE(raised)), raised);
+        } else {
+            PyErr_SetObject(
+                raised, PyTuple_GET_SIZE(arguments) > 1 ? PyTuple_GET_ITEM(arguments, 1) : nullptr);
+        }
+    }
+    if (self != nothing) {
+        end_call(call);
+    }
+    return nullptr;
+}
+
+PyObject* close_call(PyObject* self, PyObject* /*unused*/) noexcept {
+    if (self != nothing) {
+        end_call(call_of(self));
+    }
+    Py_RETURN_NONE;
+}
+
+PyObject* itself(PyObject* self) noexcept {
+    return Py_NewRef(self);
+}
+
+int traverse_call(PyObject* self, visitproc visit, void* arg) {
+    CallObject& call = call_of(self);
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(as_object(call.owner));
+    Py_VISIT(call.future);
+    Py_VISIT(call.iterator);
+    return 0;
+}
+
+int clear_call(PyObject* self) {
+    end_call(call_of(self));
+    return 0;
+}
+
+void dealloc_call(PyObject* self) {
+    PyTypeObject* const type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    end_call(call_of(self));
+    PyObject_GC_Del(self);
+    Py_DECREF(type);
+}
+
+PyMethodDef call_methods[] = {{"send", send_method, METH_O, nullptr},
+                              {"throw", throw_in, METH_VARARGS, nullptr},
+                              {"close", close_call, METH_NOARGS, nullptr},
+                              {}};
+
+PyType_Slot call_slots[] = {
+    {Py_tp_doc, const_cast<char*>("An operation of a stream, to be awaited once.")},
+    {Py_tp_dealloc, reinterpret_cast<void*>(dealloc_call)},
+    {Py_tp_traverse, reinterpret_cast<void*>(traverse_call)},
+    {Py_tp_clear, reinterpret_cast<void*>(clear_call)},
+    {Py_tp_iter, reinterpret_cast<void*>(itself)},
+    {Py_tp_iternext, reinterpret_cast<void*>(next)},
+    {Py_am_await, reinterpret_cast<void*>(itself)},
+    {Py_am_send, reinterpret_cast<void*>(send)},
+    {Py_tp_methods, call_methods},
+    {}};
+
+PyType_Spec call_spec{"flowcoro._native.StreamCall", sizeof(CallObject), 0,
+                      Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION |
+                          Py_TPFLAGS_IMMUTABLETYPE,
+                      call_slots};
+
+// The stream.
+
+// Of an argument that must be a size: at least `least`. False, with an error set.
+bool read_size(PyObject* argument, const char* name, std::size_t least, std::size_t& size) {
+    const Py_ssize_t value = PyNumber_AsSsize_t(argument, PyExc_OverflowError);
+    if (value == -1 && PyErr_Occurred()) {
+        return false;
+    }
+    if (value < static_cast<Py_ssize_t>(least)) {
+        PyErr_Format(PyExc_ValueError, "%s must be at least %zd, not %zd", name,
+                     static_cast<Py_ssize_t>(least), value);
+        return false;
+    }
+    size = static_cast<std::size_t>(value);
+    return true;
+}
+
+// The one argument, by position or by this name. Null with an error set when there are others;
+// `otherwise` when there is none.
+PyObject* only_argument(const char* method, const char* name, PyObject* const* arguments,
+                        Py_ssize_t count, PyObject* keywords, PyObject* otherwise) noexcept {
+    const Py_ssize_t named = keywords != nullptr ? PyTuple_GET_SIZE(keywords) : 0;
+    if (named != 0 && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(keywords, 0), name) != 0) {
+        return PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument %R", method,
+                            PyTuple_GET_ITEM(keywords, 0));
+    }
+    if (count + named > 1 || (count + named == 0 && otherwise == nullptr)) {
+        return PyErr_Format(PyExc_TypeError, "%s() takes 1 argument (%zd given)", method,
+                            count + named);
+    }
+    return count + named == 1 ? arguments[0] : otherwise;
+}
+
+PyObject* read(PyObject* self, PyObject* const* arguments, Py_ssize_t count,
+               PyObject* keywords) noexcept {
+    ByteStream::Need need{ByteStream::Need::Kind::some, std::size_t{64} * 1024, nullptr};
+    PyObject* const size = only_argument("read", "max_bytes", arguments, count, keywords, Py_None);
+    if (size == nullptr || (size != Py_None && !read_size(size, "max_bytes", 1, need.size))) {
+        return nullptr;
+    }
+    return make_call(self, CallObject::Kind::read, need);
+}
+
+PyObject* read_exactly(PyObject* self, PyObject* size) noexcept {
+    ByteStream::Need need{ByteStream::Need::Kind::exactly, 0, nullptr};
+    return read_size(size, "size", 0, need.size) ? make_call(self, CallObject::Kind::read, need)
+                                                 : nullptr;
+}
+
+PyObject* read_until(PyObject* self, PyObject* arguments) noexcept {
+    ByteStream::Need need{ByteStream::Need::Kind::until, 0, nullptr};
+    PyObject* size = nullptr;
+    if (!PyArg_ParseTuple(arguments, "SO:_read_until", &need.separator, &size)) {
+        return nullptr;
+    }
+    if (PyBytes_GET_SIZE(need.separator) == 0) {
+        PyErr_SetString(PyExc_ValueError, "the separator must not be empty");
+        return nullptr;
+    }
+    return read_size(size, "max_bytes", 1, need.size)
+               ? make_call(self, CallObject::Kind::read, need)
+               : nullptr;
+}
+
+bool write_one(PyObject* self, PyObject* data) noexcept {
+    if (PyBytes_CheckExact(data)) [[likely]] {
+        return stream_of(self).write({reinterpret_cast<const std::byte*>(PyBytes_AS_STRING(data)),
+                                      static_cast<std::size_t>(PyBytes_GET_SIZE(data))},
+                                     data);
+    }
+    Py_buffer view;
+    if (PyUnicode_Check(data) || PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) != 0) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_TypeError, "bytes are needed, not %.200s", Py_TYPE(data)->tp_name);
+        return false;
+    }
+    const bool good = stream_of(self).write(
+        {static_cast<const std::byte*>(view.buf), static_cast<std::size_t>(view.len)}, data);
+    PyBuffer_Release(&view);
+    return good;
+}
+
+PyObject* written(PyObject* self) noexcept {
+    return stream_of(self).is_above() ? make_call(self, CallObject::Kind::drain)
+                                      : Py_NewRef(nothing);
+}
+
+PyObject* write(PyObject* self, PyObject* data) noexcept {
+    return write_one(self, data) ? written(self) : nullptr;
+}
+
+PyObject* write_many(PyObject* self, PyObject* pieces) noexcept {
+    const nb::object sequence = nb::steal(PySequence_Fast(pieces, "pieces of bytes are needed"));
+    if (!sequence.is_valid()) {
+        return nullptr;
+    }
+    ByteStream& stream = stream_of(self);
+    bool good = true;
+    stream.cork();
+    for (Py_ssize_t i = 0; good && i < PySequence_Fast_GET_SIZE(sequence.ptr()); ++i) {
+        const nb::object piece = nb::borrow(PySequence_Fast_GET_ITEM(sequence.ptr(), i));
+        good = write_one(self, piece.ptr());
+    }
+    stream.uncork();
+    return good ? written(self) : nullptr;
+}
+
+PyObject* open(PyObject* self, PyObject* arguments) noexcept {
+    PyObject* loop = nullptr;
+    int fd = -1;
+    if (!PyArg_ParseTuple(arguments, "Oi:_open", &loop, &fd)) {
+        return nullptr;
+    }
+    return none_if(stream_of(self).open(reinterpret_cast<LoopObject*>(loop), fd));
+}
+
+PyObject* open_over(PyObject* self, PyObject* arguments) noexcept {
+    PyObject* loop = nullptr;
+    PyObject* transport = nullptr;
+    if (!PyArg_ParseTuple(arguments, "OO:_open_over", &loop, &transport)) {
+        return nullptr;
+    }
+    return none_if(stream_of(self).open_over(loop, transport));
+}
+
+PyObject* feed(PyObject* self, PyObject* data) noexcept {
+    return none_if(stream_of(self).feed(data));
+}
+
+PyObject* feed_end(PyObject* self, PyObject* /*unused*/) noexcept {
+    stream_of(self).feed_end();
+    Py_RETURN_TRUE;  // as eof_received(): the transport stays open for writing
+}
+
+PyObject* feed_lost(PyObject* self, PyObject* error) noexcept {
+    stream_of(self).feed_lost(error);
+    Py_RETURN_NONE;
+}
+
+PyObject* pause_writing(PyObject* self, PyObject* /*unused*/) noexcept {
+    stream_of(self).feed_above(true);
+    Py_RETURN_NONE;
+}
+
+PyObject* resume_writing(PyObject* self, PyObject* /*unused*/) noexcept {
+    stream_of(self).feed_above(false);
+    Py_RETURN_NONE;
+}
+
+PyObject* end_writing(PyObject* self, PyObject* /*unused*/) noexcept {
+    return none_if(stream_of(self).end_writing());
+}
+
+PyObject* close(PyObject* self, PyObject* /*unused*/) noexcept {
+    stream_of(self).close();
+    Py_RETURN_NONE;
+}
+
+PyObject* abort(PyObject* self, PyObject* reset) noexcept {
+    const int value = PyObject_IsTrue(reset);
+    if (value >= 0) {
+        stream_of(self).abort(value != 0);
+    }
+    return none_if(value >= 0);
+}
+
+PyObject* wait_closed(PyObject* self, PyObject* /*unused*/) noexcept {
+    return make_call(self, CallObject::Kind::closed);
+}
+
+PyObject* set_limit(PyObject* self, PyObject* limit) noexcept {
+    std::size_t size = 0;
+    if (!read_size(limit, "limit", 1, size)) {
+        return nullptr;
+    }
+    stream_of(self).set_limit(size);
+    Py_RETURN_NONE;
+}
+
+template <auto method>
+PyObject* truth(PyObject* self, void* /*unused*/) noexcept {
+    return PyBool_FromLong((stream_of(self).*method)());
+}
+
+template <auto method>
+PyObject* number(PyObject* self, void* /*unused*/) noexcept {
+    return PyLong_FromSsize_t(static_cast<Py_ssize_t>((stream_of(self).*method)()));
+}
+
+PyObject* received(PyObject* self, void* /*unused*/) noexcept {
+    return PyLong_FromUnsignedLongLong(stream_of(self).received);
+}
+
+PyObject* sent(PyObject* self, void* /*unused*/) noexcept {
+    return PyLong_FromUnsignedLongLong(stream_of(self).sent);
+}
+
+PyObject* make(PyTypeObject* type, PyObject* /*arguments*/, PyObject* /*keywords*/) noexcept {
+    PyObject* const self = type->tp_alloc(type, 0);
+    if (self != nullptr) {
+        new (&stream_of(self)) ByteStream(self);
+    }
+    return self;
+}
+
+int traverse(PyObject* self, visitproc visit, void* arg) {
+    Py_VISIT(Py_TYPE(self));
+    return stream_of(self).traverse(visit, arg);
+}
+
+int clear(PyObject* self) {
+    stream_of(self).clear();
+    return 0;
+}
+
+void dealloc(PyObject* self) {
+    PyTypeObject* const type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (reinterpret_cast<StreamObject*>(self)->weak_references != nullptr) {
+        PyObject_ClearWeakRefs(self);
+    }
+    stream_of(self).clear();
+    stream_of(self).~ByteStream();
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+template <typename Function>
+PyCFunction fast(Function function) noexcept {
+    return reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(function));
+}
+
+PyMethodDef methods[] = {
+    {"read", fast(read), METH_FASTCALL | METH_KEYWORDS,
+     "read($self, max_bytes=65536)\n--\n\n"
+     "Bytes that came, at most so many; none at the peer's end."},
+    {"read_exactly", read_exactly, METH_O,
+     "read_exactly($self, size, /)\n--\n\nExactly so many bytes."},
+    {"_read_until", read_until, METH_VARARGS, nullptr},
+    {"write", write, METH_O,
+     "write($self, data, /)\n--\n\n"
+     "Send the bytes, in their order; awaited, wait while too much is unsent."},
+    {"write_many", write_many, METH_O,
+     "write_many($self, pieces, /)\n--\n\nSend several pieces of bytes by as few calls as can be."},
+    {"_open", open, METH_VARARGS, nullptr},
+    {"_open_over", open_over, METH_VARARGS, nullptr},
+    {"_feed", feed, METH_O, nullptr},
+    {"_feed_end", feed_end, METH_NOARGS, nullptr},
+    {"_feed_lost", feed_lost, METH_O, nullptr},
+    {"_pause_writing", pause_writing, METH_NOARGS, nullptr},
+    {"_resume_writing", resume_writing, METH_NOARGS, nullptr},
+    {"_end_writing", end_writing, METH_NOARGS, nullptr},
+    {"_close", close, METH_NOARGS, nullptr},
+    {"_abort", abort, METH_O, nullptr},
+    {"_wait_closed", wait_closed, METH_NOARGS, nullptr},
+    {"_set_limit", set_limit, METH_O, nullptr},
+    {}};
+
+PyGetSetDef properties[] = {
+    {"_is_open", truth<&ByteStream::is_open>, nullptr, nullptr, nullptr},
+    {"_is_closed", truth<&ByteStream::is_closed>, nullptr, nullptr, nullptr},
+    {"_has_ended", truth<&ByteStream::has_ended>, nullptr, nullptr, nullptr},
+    {"_buffered", number<&ByteStream::buffered>, nullptr, nullptr, nullptr},
+    {"_unsent", number<&ByteStream::unsent>, nullptr, nullptr, nullptr},
+    {"_fd", number<&ByteStream::descriptor>, nullptr, nullptr, nullptr},
+    {"bytes_received", received, nullptr, "Bytes that came so far.", nullptr},
+    {"bytes_sent", sent, nullptr, "Bytes that were written so far.", nullptr},
+    {}};
+
+PyMemberDef members[] = {{"__weaklistoffset__", T_PYSSIZET, sizeof(PyObject), READONLY, nullptr},
+                         {}};
+
+PyType_Slot slots[] = {{Py_tp_doc, const_cast<char*>("The native part of a connection.")},
+                       {Py_tp_new, reinterpret_cast<void*>(make)},
+                       {Py_tp_dealloc, reinterpret_cast<void*>(dealloc)},
+                       {Py_tp_traverse, reinterpret_cast<void*>(traverse)},
+                       {Py_tp_clear, reinterpret_cast<void*>(clear)},
+                       {Py_tp_methods, methods},
+                       {Py_tp_getset, properties},
+                       {Py_tp_members, members},
+                       {}};
+
+PyType_Spec spec{"flowcoro._native.ByteStream", sizeof(StreamObject), 0,
+                 Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE, slots};
+
+PyObject* add_type(PyObject* module, PyType_Spec& of, const char* name) {
+    const nb::object type = nb::steal(PyType_FromModuleAndSpec(module, &of, nullptr));
+    if (!type.is_valid() || PyModule_AddObjectRef(module, name, type.ptr()) != 0) {
+        nb::raise_python_error();
+    }
+    return Py_NewRef(type.ptr());
+}
+
+}  // namespace
+
+void add_byte_stream_types(PyObject* module) {
+    call_type = reinterpret_cast<PyTypeObject*>(add_type(module, call_spec, "StreamCall"));
+    Py_DECREF(add_type(module, spec, "ByteStream"));
+    auto* const call = PyObject_GC_New(CallObject, call_type);
+    if (call == nullptr) {
+        nb::raise_python_error();
+    }
+    call->owner = nullptr;
+    call->separator = call->future = call->iterator = nullptr;
+    call->need = {};
+    call->kind = CallObject::Kind::nothing;
+    nothing = as_object(call);  // for good
+}
+
+}  // namespace flowcoro::bindings::loop

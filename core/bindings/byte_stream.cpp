@@ -1,0 +1,607 @@
+#include "byte_stream.hpp"
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <new>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include "interpreter.hpp"
+
+namespace flowcoro::bindings::loop {
+
+namespace {
+
+// As many bytes are better sent from where they are, at once, than copied first.
+constexpr std::size_t worth_a_call = std::size_t{32} * 1024;
+
+std::string_view view_of(PyObject* bytes) noexcept {
+    return {PyBytes_AS_STRING(bytes), static_cast<std::size_t>(PyBytes_GET_SIZE(bytes))};
+}
+
+ByteStream& of(void* context) noexcept {
+    return *static_cast<ByteStream*>(context);
+}
+
+// Sets its result, unless it has one.
+void finish(PyObject* future) noexcept {
+    static PyObject* const done_name = PyUnicode_InternFromString("done");
+    static PyObject* const set_result_name = PyUnicode_InternFromString("set_result");
+    const nb::object done = nb::steal(PyObject_CallMethodNoArgs(future, done_name));
+    if (done.is_valid() && done.ptr() == Py_False) {
+        const nb::object result =
+            nb::steal(PyObject_CallMethodOneArg(future, set_result_name, Py_None));
+    }
+    if (PyErr_Occurred()) {
+        PyErr_WriteUnraisable(future);
+    }
+}
+
+}  // namespace
+
+const transport::Protocol ByteStream::callbacks = {
+    sizeof(transport::Protocol),
+    nullptr,
+    [](void* context, flowcoro_transport*, const void* bytes, std::size_t size) {
+        of(context).on_received({static_cast<const std::byte*>(bytes), size});
+    },
+    [](void* context, flowcoro_transport*) {
+        of(context).feed_end();
+        return 1;
+    },
+    [](void* context, flowcoro_transport*) { of(context).feed_above(false); },
+    [](void* context, flowcoro_transport*, int error) { of(context).on_closed(error); }};
+
+// What is left to close when the object is gone.
+const transport::Protocol ByteStream::orphans = {
+    sizeof(transport::Protocol),
+    nullptr,
+    [](void*, flowcoro_transport*, const void*, std::size_t) {},
+    nullptr,
+    nullptr,
+    [](void*, flowcoro_transport*, int) {}};
+
+bool ByteStream::open(LoopObject* of_loop, int fd) noexcept {
+    if (loop_ != nullptr) {
+        PyErr_SetString(PyExc_RuntimeError, "the stream is open already");
+        return false;
+    }
+    if (!of_loop->core->check_usable()) {
+        return false;
+    }
+    core_ = of_loop->core;
+    core_->reactor().distrust(fd);
+    try {
+        stream_ = transport::StreamTransport::adopt(core_->reactor(), fd, callbacks, this);
+    } catch (const std::bad_alloc&) {
+        PyErr_NoMemory();
+        return false;
+    } catch (const std::system_error& error) {
+        errno = error.code().value();
+        PyErr_SetFromErrno(PyExc_OSError);
+        return false;
+    }
+    loop_ = Py_NewRef(reinterpret_cast<PyObject*>(of_loop));
+    core_->add(*this);
+    return true;
+}
+
+bool ByteStream::open_over(PyObject* of_loop, PyObject* transport) noexcept {
+    if (loop_ != nullptr) {
+        PyErr_SetString(PyExc_RuntimeError, "the stream is open already");
+        return false;
+    }
+    loop_ = Py_NewRef(of_loop);
+    transport_ = Py_NewRef(transport);
+    return true;
+}
+
+// Input.
+
+void ByteStream::on_received(std::span<const std::byte> bytes) noexcept {
+    core_->gauges()->count_callback();
+    PyObject* const data = PyBytes_FromStringAndSize(reinterpret_cast<const char*>(bytes.data()),
+                                                     static_cast<Py_ssize_t>(bytes.size()));
+    if (data == nullptr) {
+        end(take_exception());
+        stream_->abort();
+        return;
+    }
+    add_piece(data);
+}
+
+bool ByteStream::feed(PyObject* data) noexcept {
+    PyObject* const bytes = PyBytes_CheckExact(data) ? Py_NewRef(data) : PyBytes_FromObject(data);
+    if (bytes != nullptr) {
+        add_piece(bytes);
+    }
+    return bytes != nullptr;
+}
+
+void ByteStream::add_piece(PyObject* data) noexcept {
+    const auto size = static_cast<std::size_t>(PyBytes_GET_SIZE(data));
+    if (closed_ || size == 0) {
+        Py_DECREF(data);
+        return;
+    }
+    try {
+        pieces_.push_back(data);
+    } catch (const std::bad_alloc&) {
+        Py_DECREF(data);
+        PyErr_NoMemory();
+        end(take_exception());
+        abort(false);
+        return;
+    }
+    received += size;
+    buffered_ += size;
+    if (reader_ != nullptr) {
+        wake_reader();
+    }
+    balance();
+}
+
+void ByteStream::feed_end() noexcept {
+    ended_ = true;
+    wake_reader();
+}
+
+// Nothing is received while more is kept than the limit, and a reader does not wait for more.
+void ByteStream::balance() noexcept {
+    // A piece costs more than its bytes: a peer that sends one by one must not fill the memory.
+    constexpr std::size_t cost = 128;
+    const std::size_t held = buffered_ + (pieces_.size() - first_) * cost;
+    const bool wanted = reader_ != nullptr;
+    const bool pause = !wanted && held >= limit_;
+    const bool resume = wanted || held <= limit_ / 2;
+    if (!is_open() || (paused_ ? !resume : !pause)) {
+        return;
+    }
+    paused_ = !paused_;
+    if (stream_ != nullptr) {
+        if (paused_) {
+            stream_->pause_reading();
+        } else {
+            stream_->resume_reading();
+        }
+        return;
+    }
+    const nb::object result = nb::steal(
+        PyObject_CallMethod(transport_, paused_ ? "pause_reading" : "resume_reading", nullptr));
+    if (!result.is_valid()) {
+        PyErr_WriteUnraisable(self_);
+    }
+}
+
+PyObject* ByteStream::take(std::size_t size) noexcept {
+    PyObject* const front = pieces_[first_];
+    const std::size_t at_front = view_of(front).size() - offset_;
+    if (offset_ == 0 && at_front == size) {
+        PyObject* const whole = Py_NewRef(front);
+        drop_front(size);
+        return whole;
+    }
+    PyObject* const made = PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(size));
+    if (made == nullptr) {
+        return nullptr;
+    }
+    char* to = PyBytes_AS_STRING(made);
+    std::size_t from = offset_;
+    std::size_t left = size;
+    for (std::size_t i = first_; left != 0; ++i) {
+        const std::string_view piece = view_of(pieces_[i]).substr(from, left);
+        std::memcpy(to, piece.data(), piece.size());
+        to += piece.size();
+        left -= piece.size();
+        from = 0;
+    }
+    drop_front(size);
+    return made;
+}
+
+void ByteStream::drop_front(std::size_t size) noexcept {
+    buffered_ -= size;
+    scanned_ = 0;
+    while (size != 0) {
+        const std::size_t at_front = view_of(pieces_[first_]).size() - offset_;
+        if (size < at_front) {
+            offset_ += size;
+            break;
+        }
+        size -= at_front;
+        offset_ = 0;
+        Py_DECREF(pieces_[first_++]);
+    }
+    if (first_ == pieces_.size()) {
+        pieces_.clear();
+        first_ = 0;
+        if (pieces_.capacity() > 16) {
+            std::vector<PyObject*>().swap(pieces_);
+        }
+    } else if (first_ >= 64 && first_ * 2 >= pieces_.size()) {
+        pieces_.erase(pieces_.begin(), pieces_.begin() + static_cast<std::ptrdiff_t>(first_));
+        first_ = 0;
+    }
+    if (paused_) {
+        balance();
+    }
+}
+
+// How many bytes there are up to its end.
+std::optional<std::size_t> ByteStream::find(PyObject* separator) noexcept {
+    const std::string_view wanted = view_of(separator);
+    const std::size_t overlap = wanted.size() - 1;
+    std::size_t begin = 0;  // of the piece, among what is buffered
+    std::string before;     // the last bytes before the piece
+    for (std::size_t i = first_; i < pieces_.size(); ++i) {
+        const std::string_view piece = view_of(pieces_[i]).substr(i == first_ ? offset_ : 0);
+        if (begin + piece.size() > scanned_) {
+            if (!before.empty()) {
+                const std::string across = before + std::string(piece.substr(0, overlap));
+                if (const auto at = across.find(wanted); at != std::string::npos) {
+                    return begin - before.size() + at + wanted.size();
+                }
+            }
+            if (const auto at = piece.find(wanted); at != std::string_view::npos) {
+                return begin + at + wanted.size();
+            }
+        }
+        begin += piece.size();
+        if (overlap != 0) {
+            before += piece.substr(piece.size() - std::min(overlap, piece.size()));
+            before.erase(0, before.size() - std::min(overlap, before.size()));
+        }
+    }
+    scanned_ = buffered_ - std::min(buffered_, overlap);
+    return std::nullopt;
+}
+
+ByteStream::State ByteStream::try_take(const Need& need, PyObject*& value) noexcept {
+    if (closed_) {
+        fail("closed");
+        return State::failed;
+    }
+    std::size_t size = 0;
+    bool there = false;
+    if (need.kind == Need::Kind::some) {
+        size = std::min(need.size, buffered_);
+        there = size != 0;
+    } else if (need.kind == Need::Kind::exactly) {
+        size = need.size;
+        there = buffered_ >= size;
+    } else {
+        try {
+            const std::optional<std::size_t> found = find(need.separator);
+            size = found.value_or(0);
+            there = found && size <= need.size;
+            if (!there && (found || buffered_ >= need.size)) {
+                fail("limit");
+                return State::failed;
+            }
+        } catch (const std::bad_alloc&) {
+            PyErr_NoMemory();
+            return State::failed;
+        }
+    }
+    if (there) {
+        value = size == 0 ? PyBytes_FromStringAndSize(nullptr, 0) : take(size);
+        return value != nullptr ? State::done : State::failed;
+    }
+    if (!ended_ && is_open()) {
+        return State::waits;
+    }
+    if (need.kind == Need::Kind::some && lost_ == nullptr) {
+        value = PyBytes_FromStringAndSize(nullptr, 0);
+        return value != nullptr ? State::done : State::failed;
+    }
+    fail(lost_ != nullptr ? "broken" : "incomplete");
+    return State::failed;
+}
+
+bool ByteStream::wait_for(const Need& need, PyObject* future) noexcept {
+    if (reader_ != nullptr) {
+        return fail("busy");
+    }
+    reader_ = Py_NewRef(future);
+    needed_ = need;
+    if (paused_) {
+        balance();
+    }
+    return true;
+}
+
+// When it has what it waits for, or never will.
+void ByteStream::wake_reader() noexcept {
+    if (reader_ == nullptr) {
+        return;
+    }
+    bool there = ended_ || closed_ || !is_open();
+    if (!there) {
+        switch (needed_.kind) {
+            case Need::Kind::some:
+                there = true;
+                break;
+            case Need::Kind::exactly:
+                there = buffered_ >= needed_.size;
+                break;
+            case Need::Kind::until:
+                try {
+                    there = buffered_ >= needed_.size || find(needed_.separator).has_value();
+                } catch (const std::bad_alloc&) {
+                    there = true;  // it fails on its own
+                }
+                break;
+        }
+    }
+    if (there) {
+        const nb::object future = nb::steal(std::exchange(reader_, nullptr));
+        finish(future.ptr());
+    }
+}
+
+void ByteStream::stop_waiting(PyObject* future) noexcept {
+    if (reader_ == future) {
+        Py_CLEAR(reader_);
+        balance();
+    }
+    for (std::vector<PyObject*>* const list : {&writers_, &closers_}) {
+        const auto found = std::find(list->begin(), list->end(), future);
+        if (found != list->end()) {
+            list->erase(found);
+            Py_DECREF(future);
+        }
+    }
+}
+
+// Output.
+
+std::size_t ByteStream::unsent() const noexcept {
+    return stream_ != nullptr ? stream_->unsent() : 0;
+}
+
+int ByteStream::descriptor() const noexcept {
+    return stream_ != nullptr ? stream_->handle() : -1;
+}
+
+bool ByteStream::write(std::span<const std::byte> bytes, PyObject* object) noexcept {
+    if (closed_ || write_ended_) {
+        return fail("closed");
+    }
+    if (!is_open()) {
+        return fail("broken");
+    }
+    if (bytes.empty()) {
+        return true;
+    }
+    const std::size_t size = bytes.size();
+    if (stream_ == nullptr) {
+        const nb::object result = nb::steal(PyObject_CallMethod(transport_, "write", "O", object));
+        sent += result.is_valid() ? size : 0;
+        return result.is_valid();
+    }
+    if (size >= worth_a_call && stream_->unsent() == 0) {
+#if defined(MSG_NOSIGNAL)
+        constexpr int flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+#else
+        constexpr int flags = MSG_DONTWAIT;
+#endif
+        // An error is told by the next send.
+        const ssize_t gone = ::send(stream_->handle(), bytes.data(), size, flags);
+        bytes = bytes.subspan(static_cast<std::size_t>(std::max<ssize_t>(gone, 0)));
+    }
+    if (!bytes.empty()) {
+        const int result = stream_->write(bytes);
+        if (result == -ENOMEM) {
+            PyErr_NoMemory();
+            return false;
+        }
+        if (result < 0) {
+            return fail("broken");
+        }
+        above_ = result == transport::StreamTransport::above_high_water;
+    }
+    sent += size;
+    return true;
+}
+
+ByteStream::State ByteStream::try_drain() noexcept {
+    if (!is_open()) {
+        fail(closed_ ? "closed" : "broken");
+        return State::failed;
+    }
+    return above_ ? State::waits : State::done;
+}
+
+bool ByteStream::wait_to_write(PyObject* future) noexcept {
+    try {
+        writers_.push_back(future);
+    } catch (const std::bad_alloc&) {
+        PyErr_NoMemory();
+        return false;
+    }
+    Py_INCREF(future);
+    return true;
+}
+
+bool ByteStream::wait_for_close(PyObject* future) noexcept {
+    try {
+        closers_.push_back(future);
+    } catch (const std::bad_alloc&) {
+        PyErr_NoMemory();
+        return false;
+    }
+    Py_INCREF(future);
+    return true;
+}
+
+void ByteStream::cork() noexcept {
+    if (stream_ != nullptr) {
+        stream_->cork();
+    }
+}
+
+void ByteStream::uncork() noexcept {
+    if (stream_ != nullptr) {
+        stream_->uncork();
+    }
+}
+
+bool ByteStream::end_writing() noexcept {
+    if (closed_) {
+        return fail("closed");
+    }
+    if (!is_open()) {
+        return fail("broken");
+    }
+    if (std::exchange(write_ended_, true)) {
+        return true;
+    }
+    if (stream_ != nullptr) {
+        stream_->shutdown_write();
+        return true;
+    }
+    return nb::steal(PyObject_CallMethod(transport_, "write_eof", nullptr)).is_valid();
+}
+
+void ByteStream::feed_above(bool above) noexcept {
+    above_ = above;
+    if (!above) {
+        wake_all(writers_);
+    }
+}
+
+// The end.
+
+void ByteStream::close() noexcept {
+    if (std::exchange(closed_, true)) {
+        return;
+    }
+    if (buffered_ != 0) {
+        drop_front(buffered_);
+    }
+    wake_reader();
+    if (stream_ != nullptr) {
+        stream_->close();
+    } else if (transport_ != nullptr && !gone_) {
+        const nb::object result = nb::steal(PyObject_CallMethod(transport_, "close", nullptr));
+        if (!result.is_valid()) {
+            PyErr_WriteUnraisable(self_);
+        }
+    }
+}
+
+void ByteStream::abort(bool reset) noexcept {
+    if (!std::exchange(closed_, true) && buffered_ != 0) {
+        drop_front(buffered_);
+    }
+    wake_reader();
+    if (stream_ != nullptr) {
+        stream_->abort(reset);
+    } else if (transport_ != nullptr && !gone_) {
+        const nb::object result = nb::steal(PyObject_CallMethod(transport_, "abort", nullptr));
+        if (!result.is_valid()) {
+            PyErr_WriteUnraisable(self_);
+        }
+    }
+}
+
+void ByteStream::on_closed(int error) noexcept {
+    stream_ = nullptr;
+    core_->remove(*this);
+    nb::object what;
+    if (error != 0) {
+        what = nb::steal(PyObject_CallFunction(PyExc_OSError, "is", error, std::strerror(error)));
+        PyErr_Clear();
+    }
+    const nb::object kept = nb::borrow(self_);
+    end(std::move(what));
+}
+
+void ByteStream::feed_lost(PyObject* error) noexcept {
+    end(error != Py_None ? nb::borrow(error) : nb::object());
+}
+
+void ByteStream::end(nb::object error) noexcept {
+    gone_ = true;
+    if (error.is_valid() && lost_ == nullptr) {
+        lost_ = error.release().ptr();
+    }
+    wake_reader();
+    wake_all(writers_);
+    if (stream_ == nullptr) {
+        wake_all(closers_);
+    }
+}
+
+void ByteStream::forget() noexcept {
+    stream_ = nullptr;
+    core_->remove(*this);
+    end({});
+}
+
+void ByteStream::wake_all(std::vector<PyObject*>& futures) noexcept {
+    const std::vector<PyObject*> now = std::exchange(futures, {});
+    for (PyObject* const each : now) {
+        finish(each);
+        Py_DECREF(each);
+    }
+}
+
+void ByteStream::drop() noexcept {
+    if (stream_ != nullptr) {
+        core_->remove(*this);
+        stream_->set_protocol(orphans, nullptr);
+        if (core_->is_usable()) {
+            stream_->abort();
+            core_->nudge();  // the collector may run on any thread
+        }
+        stream_ = nullptr;
+    }
+}
+
+bool ByteStream::fail(const char* kind) noexcept {
+    const nb::object error = nb::steal(
+        PyObject_CallMethod(self_, "_error", "sO", kind, lost_ != nullptr ? lost_ : Py_None));
+    if (error.is_valid()) {
+        PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
+    }
+    return false;
+}
+
+int ByteStream::traverse(visitproc visit, void* arg) const {
+    Py_VISIT(loop_);
+    Py_VISIT(transport_);
+    Py_VISIT(lost_);
+    Py_VISIT(reader_);
+    for (const std::vector<PyObject*>* const list : {&writers_, &closers_}) {
+        for (PyObject* const each : *list) {
+            Py_VISIT(each);
+        }
+    }
+    return 0;
+}
+
+void ByteStream::clear() noexcept {
+    drop();
+    for (std::size_t i = first_; i < pieces_.size(); ++i) {
+        Py_DECREF(pieces_[i]);
+    }
+    pieces_.clear();
+    first_ = offset_ = buffered_ = 0;
+    Py_CLEAR(transport_);
+    Py_CLEAR(lost_);
+    Py_CLEAR(reader_);
+    for (std::vector<PyObject*>* const list : {&writers_, &closers_}) {
+        for (PyObject* const each : std::exchange(*list, {})) {
+            Py_DECREF(each);
+        }
+    }
+    Py_CLEAR(loop_);
+}
+
+}  // namespace flowcoro::bindings::loop
