@@ -40,6 +40,7 @@ CORE_LAYERS = [
     {"plugins"},
     {"_loop"},
     {"loops"},
+    {"net"},
     {"app"},
     {"workers"},
     {"cli", "plugin", "__main__"},

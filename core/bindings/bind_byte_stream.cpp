@@ -24,7 +24,7 @@ struct StreamObject {
 
 // What is awaited. It is tried first; if it must wait, it goes on as a future does.
 struct CallObject {
-    enum class Kind : unsigned char { read, drain, closed, nothing };
+    enum class Kind : unsigned char { read, drain, flush, closed, nothing };
 
     PyObject_HEAD StreamObject* owner;  // owned; null when it is over
     PyObject* separator;                // owned, of a read_until
@@ -87,6 +87,9 @@ ByteStream::State try_now(CallObject& call, PyObject*& value) noexcept {
             return stream.try_take(call.need, value);
         case CallObject::Kind::drain:
             state = stream.try_drain();
+            break;
+        case CallObject::Kind::flush:
+            state = stream.try_flush();
             break;
         case CallObject::Kind::closed:
             state = stream.is_open() ? ByteStream::State::waits : ByteStream::State::done;
@@ -461,6 +464,23 @@ PyObject* abort(PyObject* self, PyObject* reset) noexcept {
     return none_if(value >= 0);
 }
 
+PyObject* flush(PyObject* self, PyObject* /*unused*/) noexcept {
+    return make_call(self, CallObject::Kind::flush);
+}
+
+PyObject* hold_writes(PyObject* self, PyObject* held) noexcept {
+    stream_of(self).hold_writes(held == Py_True);
+    Py_RETURN_NONE;
+}
+
+PyObject* peer(PyObject* self, void* /*unused*/) noexcept {
+    return stream_of(self).peer();
+}
+
+PyObject* local(PyObject* self, void* /*unused*/) noexcept {
+    return stream_of(self).local();
+}
+
 PyObject* wait_closed(PyObject* self, PyObject* /*unused*/) noexcept {
     return make_call(self, CallObject::Kind::closed);
 }
@@ -549,6 +569,8 @@ PyMethodDef methods[] = {
     {"_end_writing", end_writing, METH_NOARGS, nullptr},
     {"_close", close, METH_NOARGS, nullptr},
     {"_abort", abort, METH_O, nullptr},
+    {"_flush", flush, METH_NOARGS, nullptr},
+    {"_hold_writes", hold_writes, METH_O, nullptr},
     {"_wait_closed", wait_closed, METH_NOARGS, nullptr},
     {"_set_limit", set_limit, METH_O, nullptr},
     {}};
@@ -559,6 +581,8 @@ PyGetSetDef properties[] = {
     {"_has_ended", truth<&ByteStream::has_ended>, nullptr, nullptr, nullptr},
     {"_buffered", number<&ByteStream::buffered>, nullptr, nullptr, nullptr},
     {"_unsent", number<&ByteStream::unsent>, nullptr, nullptr, nullptr},
+    {"_peer", peer, nullptr, nullptr, nullptr},
+    {"_local", local, nullptr, nullptr, nullptr},
     {"_fd", number<&ByteStream::descriptor>, nullptr, nullptr, nullptr},
     {"bytes_received", received, nullptr, "Bytes that came so far.", nullptr},
     {"bytes_sent", sent, nullptr, "Bytes that were written so far.", nullptr},

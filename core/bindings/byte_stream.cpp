@@ -1,9 +1,11 @@
 #include "byte_stream.hpp"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <new>
@@ -20,8 +22,30 @@ namespace {
 // As many bytes are better sent from where they are, at once, than copied first.
 constexpr std::size_t worth_a_call = std::size_t{32} * 1024;
 
+// Writes wait from so many unsent bytes on, until there are so few.
+constexpr std::size_t high = std::size_t{64} * 1024;
+constexpr std::size_t low = std::size_t{16} * 1024;
+
 std::string_view view_of(PyObject* bytes) noexcept {
     return {PyBytes_AS_STRING(bytes), static_cast<std::size_t>(PyBytes_GET_SIZE(bytes))};
+}
+
+// As Python's sockets tell it; None of a family without ports.
+PyObject* address_of(const sockaddr_storage& address) noexcept {
+    std::array<char, INET6_ADDRSTRLEN> host{};
+    if (address.ss_family == AF_INET) {
+        const auto& four = reinterpret_cast<const sockaddr_in&>(address);
+        ::inet_ntop(AF_INET, &four.sin_addr, host.data(), host.size());
+        return Py_BuildValue("si", host.data(), int{ntohs(four.sin_port)});
+    }
+    if (address.ss_family == AF_INET6) {
+        const auto& six = reinterpret_cast<const sockaddr_in6&>(address);
+        ::inet_ntop(AF_INET6, &six.sin6_addr, host.data(), host.size());
+        return Py_BuildValue("siII", host.data(), int{ntohs(six.sin6_port)},
+                             static_cast<unsigned>(ntohl(six.sin6_flowinfo)),
+                             static_cast<unsigned>(six.sin6_scope_id));
+    }
+    return Py_NewRef(Py_None);
 }
 
 ByteStream& of(void* context) noexcept {
@@ -88,6 +112,11 @@ bool ByteStream::open(LoopObject* of_loop, int fd) noexcept {
     }
     loop_ = Py_NewRef(reinterpret_cast<PyObject*>(of_loop));
     core_->add(*this);
+    sockaddr_storage address{};
+    socklen_t size = sizeof address;
+    if (::getpeername(fd, reinterpret_cast<sockaddr*>(&address), &size) == 0) {
+        std::memcpy(peer_.data(), &address, std::min<std::size_t>(size, peer_.size()));
+    }
     return true;
 }
 
@@ -369,8 +398,8 @@ int ByteStream::descriptor() const noexcept {
 }
 
 bool ByteStream::write(std::span<const std::byte> bytes, PyObject* object) noexcept {
-    if (closed_ || write_ended_) {
-        return fail("closed");
+    if (closed_ || write_ended_ || held_) {
+        return fail(held_ ? "busy" : "closed");
     }
     if (!is_open()) {
         return fail("broken");
@@ -415,6 +444,36 @@ ByteStream::State ByteStream::try_drain() noexcept {
         return State::failed;
     }
     return above_ ? State::waits : State::done;
+}
+
+ByteStream::State ByteStream::try_flush() noexcept {
+    if (!is_open()) {
+        fail(closed_ ? "closed" : "broken");
+        return State::failed;
+    }
+    if (stream_ == nullptr || stream_->unsent() == 0) {
+        return State::done;
+    }
+    flushing_ = true;
+    stream_->set_limits(high, 0);
+    stream_->tell_writable();
+    return State::waits;
+}
+
+PyObject* ByteStream::peer() const noexcept {
+    sockaddr_storage address{};
+    std::memcpy(&address, peer_.data(), peer_.size());
+    return address_of(address);
+}
+
+PyObject* ByteStream::local() const noexcept {
+    sockaddr_storage address{};
+    socklen_t size = sizeof address;
+    if (stream_ == nullptr ||
+        ::getsockname(stream_->handle(), reinterpret_cast<sockaddr*>(&address), &size) != 0) {
+        return Py_NewRef(Py_None);
+    }
+    return address_of(address);
 }
 
 bool ByteStream::wait_to_write(PyObject* future) noexcept {
@@ -470,6 +529,10 @@ bool ByteStream::end_writing() noexcept {
 
 void ByteStream::feed_above(bool above) noexcept {
     above_ = above;
+    if (flushing_ && stream_ != nullptr) {
+        flushing_ = false;
+        stream_->set_limits(high, low);
+    }
     if (!above) {
         wake_all(writers_);
     }

@@ -19,6 +19,7 @@
 
 #include <Python.h>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -55,6 +56,7 @@ class ByteStream final : public LoopCore::Member {
     // `done` with a value; `waits`; or `failed`, with an error set.
     State try_take(const Need& need, PyObject*& value) noexcept;
     State try_drain() noexcept;
+    State try_flush() noexcept;  // until nothing is unsent
 
     // Registers the future of the one who waits. False, with an error set.
     bool wait_for(const Need& need, PyObject* future) noexcept;
@@ -69,6 +71,9 @@ class ByteStream final : public LoopCore::Member {
     void cork() noexcept;
     void uncork() noexcept;
     bool end_writing() noexcept;
+
+    // While somebody sends in another way, such as from a file, writes are refused.
+    void hold_writes(bool held) noexcept { held_ = held; }
 
     void close() noexcept;
     void abort(bool reset) noexcept;
@@ -97,6 +102,10 @@ class ByteStream final : public LoopCore::Member {
     [[nodiscard]] int descriptor() const noexcept;
 
     [[nodiscard]] PyObject* loop() const noexcept { return loop_; }
+
+    // New references: a tuple of host and port, as Python's sockets have it, or None.
+    [[nodiscard]] PyObject* peer() const noexcept;
+    [[nodiscard]] PyObject* local() const noexcept;
 
     int traverse_member(visitproc, void*) const override { return 0; }
 
@@ -152,6 +161,9 @@ class ByteStream final : public LoopCore::Member {
     std::vector<PyObject*> writers_;
     std::vector<PyObject*> closers_;
 
+    std::array<std::byte, 28> peer_{};  // a sockaddr_in or sockaddr_in6, of stream_
+    bool flushing_ = false;             // the low-water mark is 0 for those who wait
+    bool held_ = false;
     bool closed_ = false;  // by us
     bool ended_ = false;   // the peer's end
     bool write_ended_ = false;

@@ -8,9 +8,10 @@ Layers, each of which may use only those before it:
 3. `flowcoro.config`: the typed configuration tree.
 4. `flowcoro.plugins`: discovery, loading and calling of plugins.
 5. `flowcoro.loops`, over `flowcoro._loop`: the native event loop, and which one runs.
-6. `flowcoro.app`: components and their lifecycle.
-7. `flowcoro.workers`: processes, restart and reload.
-8. `flowcoro.cli`, `flowcoro.testing`: the two doors for people.
+6. `flowcoro.net`: streams and datagrams over sockets.
+7. `flowcoro.app`: components and their lifecycle.
+8. `flowcoro.workers`: processes, restart and reload.
+9. `flowcoro.cli`, `flowcoro.testing`: the two doors for people.
 
 Features (`flowcoro_http`, `flowcoro_db`, …) use the public names of these; nothing here
 imports a feature. Names below load when they are first used, so that

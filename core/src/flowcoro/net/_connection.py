@@ -1,0 +1,377 @@
+"""Connection: a stream of bytes to a peer, over TCP, TLS or a Unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
+
+import anyio
+import anyio.abc
+from anyio.abc import SocketAttribute
+from anyio.streams.tls import TLSAttribute
+
+from flowcoro import _native
+from flowcoro._loop import Loop
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["Address", "Connection", "TlsFacts"]
+
+Address = tuple[Any, ...] | str
+"""Host and port (and, with IPv6, flow label and scope), or the path of a Unix socket."""
+
+_MOST_AT_ONCE = 1 << 20  # bytes of a file that one system call sends
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFacts:
+    """What a TLS handshake came to.
+
+    Attributes:
+        version: such as `TLSv1.3`.
+        cipher: name of the cipher suite.
+        alpn: the protocol that was chosen by ALPN (RFC 7301), if any.
+        certificate: the peer's, as `ssl.SSLSocket.getpeercert` tells it; empty when it was not
+            asked for.
+    """
+
+    version: str | None
+    cipher: str | None
+    alpn: str | None
+    certificate: Mapping[str, Any]
+
+
+class Connection(_native.ByteStream, anyio.abc.ByteStream):
+    """A stream of bytes to a peer; made by `TcpClient`, `TcpServer` and their like.
+
+    It is an `anyio.abc.ByteStream` as well. One task at a time may read, any may write. A read
+    that is cancelled has taken nothing; a write that is cancelled while it waits has been taken,
+    and goes out. As an async context manager it closes itself at the end.
+    """
+
+    if TYPE_CHECKING:  # the native part's
+
+        def read(self, max_bytes: int = 65536) -> Awaitable[bytes]:
+            """Wait for bytes, and return those that are there.
+
+            Args:
+                max_bytes: how many at most.
+
+            Returns:
+                At least one byte; none when the peer has sent all it will send.
+
+            Raises:
+                anyio.BrokenResourceError: the connection broke.
+                anyio.ClosedResourceError: it was closed on this side.
+                anyio.BusyResourceError: another task is reading.
+            """
+
+        def read_exactly(self, size: int, /) -> Awaitable[bytes]:
+            """Wait for so many bytes.
+
+            Raises:
+                anyio.IncompleteRead: the peer's end came before; what it sent can still be read.
+                anyio.BrokenResourceError: the connection broke before.
+            """
+
+        def write(self, data: Buffer, /) -> Awaitable[None]:
+            """Send bytes, after those that were written before.
+
+            They are taken at once; to await it waits while more than 64 KiB are unsent.
+
+            Raises:
+                anyio.BrokenResourceError: the connection broke, or the peer ended it.
+                anyio.ClosedResourceError: it was closed on this side.
+            """
+
+        def write_many(self, pieces: Iterable[Buffer], /) -> Awaitable[None]:
+            """Send several pieces of bytes by as few system calls as can be; see `write`."""
+
+    _tls: TlsFacts | None = None
+    _transport: asyncio.Transport | None = None
+
+    @property
+    def peer(self) -> Address | None:
+        """The other side's address; None when it has none."""
+        if self._transport is not None:
+            return self._transport.get_extra_info("peername") or None
+        return self._peer
+
+    @property
+    def local_address(self) -> Address | None:
+        """This side's address; None when it has none, or is closed."""
+        if self._transport is not None:
+            return self._transport.get_extra_info("sockname") or None
+        return self._local
+
+    @property
+    def tls(self) -> TlsFacts | None:
+        """What the TLS handshake came to; None without TLS."""
+        return self._tls
+
+    @property
+    def is_open(self) -> bool:
+        """Whether bytes may still come or go."""
+        return self._is_open and not self._is_closed
+
+    async def read_until(self, separator: bytes, max_bytes: int = 65536) -> bytes:
+        """Wait for a separator, and return what is before it, and it.
+
+        Args:
+            separator: at least one byte.
+            max_bytes: how many at most, with the separator.
+
+        Raises:
+            anyio.DelimiterNotFound: there are so many bytes without it; they can still be read.
+            anyio.IncompleteRead: the peer's end came before; likewise.
+            anyio.BrokenResourceError: the connection broke before.
+        """
+        return await self._read_until(separator, max_bytes)
+
+    async def readline(self, max_bytes: int = 65536) -> bytes:
+        r"""Return a line with its `\n`; at the peer's end what is left, at last nothing.
+
+        Raises:
+            anyio.DelimiterNotFound: the line is longer than `max_bytes`.
+            anyio.BrokenResourceError: the connection broke before.
+        """
+        try:
+            return await self._read_until(b"\n", max_bytes)
+        except anyio.IncompleteRead:
+            return await self.read(max_bytes)
+
+    async def send_file(self, file: BinaryIO, offset: int = 0, count: int | None = None) -> int:
+        """Send a file's bytes, by the kernel alone where it can (sendfile(2)).
+
+        Args:
+            file: open for reading in binary mode; its position is neither used nor moved.
+            offset: where to begin, in bytes.
+            count: how many bytes at most; to the end when not given.
+
+        Returns:
+            How many bytes were sent.
+
+        Raises:
+            anyio.BrokenResourceError: the connection broke.
+            anyio.BusyResourceError: a file is being sent already.
+        """
+        end = os.fstat(file.fileno()).st_size if count is None else offset + count
+        if self._transport is not None or not hasattr(os, "sendfile"):
+            return await self._send_file_by_hand(file, offset, end)
+        await self._flush()
+        self._hold_writes(True)
+        try:
+            return await self._send_file_by_kernel(file.fileno(), offset, end)
+        finally:
+            self._hold_writes(False)
+
+    async def _send_file_by_kernel(self, file: int, offset: int, end: int) -> int:
+        begin = offset
+        while offset < end:
+            if not self.is_open:
+                raise self._error("closed" if self._is_closed else "broken", None)
+            try:
+                sent = os.sendfile(self._fd, file, offset, min(end - offset, _MOST_AT_ONCE))
+            except BlockingIOError:
+                await self._until_writable()
+                continue
+            except (BrokenPipeError, ConnectionError) as error:
+                raise self._error("broken", error) from error
+            if sent == 0:
+                break
+            offset += sent
+            await asyncio.sleep(0)
+        return offset - begin
+
+    async def _until_writable(self) -> None:
+        loop = asyncio.get_running_loop()
+        writable = loop.create_future()
+        fd = self._fd
+        loop.add_writer(fd, _finish, writable)
+        try:
+            await writable
+        finally:
+            loop.remove_writer(fd)
+
+    async def _send_file_by_hand(self, file: BinaryIO, offset: int, end: int) -> int:
+        begin = offset
+        while offset < end:
+            size = min(end - offset, 256 * 1024)
+            data = await asyncio.to_thread(os.pread, file.fileno(), size, offset)
+            if not data:
+                break
+            await self.write(data)
+            offset += len(data)
+        return offset - begin
+
+    async def send_eof(self) -> None:
+        """Tell the peer that no more is sent; it may send on.
+
+        Raises:
+            NotImplementedError: over TLS, which has no such thing in Python.
+        """
+        if self._tls is not None:
+            raise NotImplementedError("a TLS connection cannot be half-closed")
+        self._end_writing()
+
+    async def close(self) -> None:
+        """Close when what was written has gone out.
+
+        What the peer sends from now on is lost. Cancelled, it closes at once.
+        """
+        self._close()
+        try:
+            await self._wait_closed()
+        except BaseException:
+            self._abort(False)
+            raise
+
+    async def aclose(self) -> None:
+        """The same as `close`, under anyio's name."""
+        await self.close()
+
+    def abort(self, *, reset: bool = False) -> None:
+        """Close at once; what is unsent is lost.
+
+        Args:
+            reset: whether a TCP peer is to see a reset rather than the end.
+        """
+        self._abort(reset)
+
+    # As anyio's ByteStream.
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        """Like `read`; the peer's end raises `anyio.EndOfStream`."""
+        data = await self.read(max_bytes)
+        if not data:
+            raise anyio.EndOfStream
+        return data
+
+    async def send(self, item: bytes) -> None:
+        """The same as `write`."""
+        await self.write(item)
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """Typed attributes of anyio: the addresses, and what TLS came to."""
+        facts: dict[Any, Callable[[], Any]] = {
+            SocketAttribute.remote_address: lambda: self.peer,
+            SocketAttribute.local_address: lambda: self.local_address,
+        }
+        if (tls := self._tls) is not None:
+            facts[TLSAttribute.tls_version] = lambda: tls.version
+            facts[TLSAttribute.alpn_protocol] = lambda: tls.alpn
+            facts[TLSAttribute.peer_certificate] = lambda: dict(tls.certificate)
+        return facts
+
+    def __repr__(self) -> str:
+        state = "open" if self.is_open else "closed"
+        return f"<{type(self).__name__} to {self.peer} {state}>"
+
+    # Called by the native part.
+
+    def _error(self, kind: str, lost: BaseException | None) -> Exception:
+        error: Exception
+        match kind:
+            case "closed":
+                error = anyio.ClosedResourceError(f"the connection to {self.peer} is closed")
+            case "busy":
+                error = anyio.BusyResourceError("using")
+            case "limit":
+                error = anyio.DelimiterNotFound(self._buffered)
+            case "incomplete":
+                error = anyio.IncompleteRead()
+            case _:
+                why = f": {lost}" if lost is not None else ""
+                error = anyio.BrokenResourceError(f"the connection to {self.peer} is broken{why}")
+        error.__cause__ = lost
+        return error
+
+    # How they are made.
+
+    @classmethod
+    async def _over(
+        cls,
+        sock: socket.socket,
+        tls: ssl.SSLContext | None = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        handshake_timeout: float | None = None,
+    ) -> Self:
+        """Make one over a connected socket, which is its own from now on."""
+        loop = asyncio.get_running_loop()
+        self = cls()
+        if tls is None and isinstance(loop, Loop):
+            self._open(loop, sock.fileno())
+            sock.detach()
+            return self
+        feeder = _Feeder(self, with_tls=tls is not None)
+        try:
+            if server_side:
+                await loop.connect_accepted_socket(
+                    lambda: feeder, sock, ssl=tls, ssl_handshake_timeout=handshake_timeout
+                )
+            else:
+                await loop.create_connection(
+                    lambda: feeder,
+                    sock=sock,
+                    ssl=tls,
+                    server_hostname=server_hostname if tls is not None else None,
+                    ssl_handshake_timeout=handshake_timeout,
+                )
+        except BaseException:
+            sock.close()
+            raise
+        return self
+
+    def _take_transport(self, transport: asyncio.Transport, *, with_tls: bool) -> None:
+        self._transport = transport
+        self._open_over(asyncio.get_running_loop(), transport)
+        if with_tls:
+            over: ssl.SSLObject = transport.get_extra_info("ssl_object")
+            cipher = over.cipher()
+            self._tls = TlsFacts(
+                over.version(),
+                cipher[0] if cipher is not None else None,
+                over.selected_alpn_protocol(),
+                over.getpeercert() or {},
+            )
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class _Feeder(asyncio.Protocol):
+    """Hands a connection what an asyncio transport receives."""
+
+    def __init__(self, connection: Connection, *, with_tls: bool) -> None:
+        self._connection = connection
+        self._with_tls = with_tls
+
+    def connection_made(self, transport: Any) -> None:
+        self._connection._take_transport(transport, with_tls=self._with_tls)
+
+    def data_received(self, data: bytes) -> None:
+        self._connection._feed(data)
+
+    def eof_received(self) -> bool:
+        self._connection._feed_end()
+        return not self._with_tls  # TLS cannot stay half open
+
+    def pause_writing(self) -> None:
+        self._connection._pause_writing()
+
+    def resume_writing(self) -> None:
+        self._connection._resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection._feed_lost(exc)

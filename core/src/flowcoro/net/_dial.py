@@ -1,0 +1,100 @@
+"""Connecting to a name: Happy Eyeballs, version 2 (RFC 8305)."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterable, Sequence
+from itertools import chain, zip_longest
+from typing import Any
+
+__all__ = ["dial"]
+
+_Info = tuple[Any, ...]
+
+STAGGER = 0.25
+"""Seconds until the next address is tried beside those that have not answered (RFC 8305, 5)."""
+
+
+async def dial(host: str, port: int, *, local_address: tuple[str, int] | None) -> socket.socket:
+    """Connect to the first of a host's addresses that answers.
+
+    Raises:
+        OSError: none did; the error of the first, with those of the others in its notes.
+    """
+    loop = asyncio.get_running_loop()
+    infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    if not infos:
+        raise OSError(f"{host!r} has no address")
+    race = _Race(local_address)
+    try:
+        return await race.run(_interleave(infos))
+    finally:
+        await race.end()
+
+
+def _interleave(infos: Sequence[_Info]) -> list[_Info]:
+    """Return them by turns of their families, that of the first in front (RFC 8305, 4)."""
+    families: dict[Any, list[_Info]] = {}
+    for info in infos:
+        families.setdefault(info[0], []).append(info)
+    return [info for info in chain(*zip_longest(*families.values())) if info is not None]
+
+
+class _Race:
+    """Attempts that run beside each other; the first that succeeds wins."""
+
+    def __init__(self, local_address: tuple[str, int] | None) -> None:
+        self._local_address = local_address
+        self._attempts: list[asyncio.Task[socket.socket]] = []
+        self._winner: asyncio.Task[socket.socket] | None = None
+
+    async def run(self, infos: Iterable[_Info]) -> socket.socket:
+        loop = asyncio.get_running_loop()
+        for info in infos:
+            self._attempts.append(loop.create_task(self._attempt(info)))
+            await self._wait(STAGGER)
+            if self._winner is not None:
+                return self._winner.result()
+        while self._winner is None:
+            if not await self._wait(None):
+                raise self._failure()
+        return self._winner.result()
+
+    async def _wait(self, seconds: float | None) -> bool:
+        """Wait for one to end. Returns whether any is still to be waited for."""
+        under_way = [each for each in self._attempts if not each.done()]
+        if under_way:
+            await asyncio.wait(under_way, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for each in self._attempts:
+            if each.done() and not each.cancelled() and each.exception() is None:
+                self._winner = each
+        return bool(under_way)
+
+    async def end(self) -> None:
+        """End the others; a connection that they have made all the same is closed."""
+        others = [each for each in self._attempts if each is not self._winner]
+        for each in others:
+            each.cancel()
+        for made in await asyncio.gather(*others, return_exceptions=True):
+            if isinstance(made, socket.socket):
+                made.close()
+
+    def _failure(self) -> BaseException:
+        errors = [error for each in self._attempts if (error := each.exception()) is not None]
+        for other in errors[1:]:
+            errors[0].add_note(f"also: {other}")
+        return errors[0]
+
+    async def _attempt(self, info: _Info) -> socket.socket:
+        family, kind, protocol, _, address = info
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setblocking(False)
+            if self._local_address is not None:
+                sock.bind(self._local_address)
+            await asyncio.get_running_loop().sock_connect(sock, address)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
