@@ -229,8 +229,8 @@ class _Server(anyio.abc.Listener[Connection]):
             if isinstance(result, socket.socket):
                 result.close()
         self._accepts.clear()
-        for each in self._sockets:
-            self._close_socket(each)
+        for listening in self._sockets:
+            self._close_socket(listening)
         self._sockets = []
         own = asyncio.current_task()  # a handler may stop its server
         others = [each for each in self._handlers if each is not own]
