@@ -258,7 +258,7 @@ TEST(a_user_event_ends_a_wait) {
 
 template <typename Visitor>
 void look(KqueuePoller& poller, std::optional<Clock::duration> timeout, const Visitor& visitor) {
-    poller.wait(timeout);
+    poller.wait(timeout, 256);
     poller.visit(visitor);
 }
 

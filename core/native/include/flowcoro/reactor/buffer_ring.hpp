@@ -1,8 +1,12 @@
 // BufferRing: buffers of a pool in the kernel's hands, for multishot receives.
 //
 // The kernel takes a buffer only when data has come, so connections that are idle hold none. The
-// ring keeps up to `most` buffers of the pool for as long as some receive uses it; each that is
+// ring keeps up to `target_` buffers of the pool for as long as some receive uses it; each that is
 // filled goes to the user, and another of the pool takes its place.
+//
+// How many: what the kernel receives at one time is to fit into the processor's cache, where it is
+// worked on next. So there are many while messages are small, since a receive that finds none has
+// to begin anew, and few while they are large.
 //
 // Protocol: the kernel reads the entries up to the tail, which we publish (release) after we have
 // filled them in. A buffer that the kernel has not used is ours again when the ring is withdrawn.
@@ -26,7 +30,8 @@ namespace flowcoro::reactor {
 
 class BufferRing {
   public:
-    static constexpr unsigned most = 64;  // a power of two
+    static constexpr unsigned most = 1024;  // a power of two
+    static constexpr unsigned least = 16;
 
     // Throws std::system_error when the kernel refuses, std::bad_alloc.
     BufferRing(IoUring& ring, std::uint16_t group, memory::BufferPool& pool)
@@ -38,6 +43,9 @@ class BufferRing {
         if (const int result = ring_.control(IORING_REGISTER_PBUF_RING, &registration, 1);
             result < 0) {
             throw std::system_error(-result, std::generic_category(), "IORING_REGISTER_PBUF_RING");
+        }
+        for (unsigned i = 0; i < most; ++i) {
+            free_[i] = static_cast<std::uint16_t>(i);
         }
         refill();
     }
@@ -56,30 +64,40 @@ class BufferRing {
 
     [[nodiscard]] std::uint16_t group() const noexcept { return group_; }
 
-    // The buffer that the kernel has filled; another takes its place, if the pool has one.
-    memory::Buffer take(std::uint16_t id) noexcept {
+    // The buffer that the kernel has filled, with so many bytes; another takes its place, if the
+    // pool has one.
+    memory::Buffer take(std::uint16_t id, std::size_t size) noexcept {
         memory::Buffer filled = std::move(buffers_[id]);
-        ++missing_;
-        if (missing_ != 1) {
-            refill();
-        } else if (give(id)) {
-            publish();
+        free_[free_count_++] = id;
+        bytes_ += size;
+        if (++taken_ >= target_) {
+            if (bytes_ > cached && target_ > least) {
+                target_ /= 2;
+            }
+            average_ = bytes_ / taken_;
+            bytes_ = taken_ = 0;
         }
+        refill();
         return filled;
+    }
+
+    // Some receive has found none. Whether the kernel has any buffer now.
+    bool run_out() noexcept {
+        if (average_ * target_ * 2 <= cached && target_ < most) {
+            target_ *= 2;
+        }
+        return refill();
     }
 
     // Whether the kernel has any buffer now.
     bool refill() noexcept {
         const unsigned before = tail_;
-        for (std::uint16_t id = 0; missing_ != 0 && id < most; ++id) {
-            if (!buffers_[id] && !give(id)) {
-                break;
-            }
+        while (held() < target_ && give()) {
         }
         if (tail_ != before) {
             publish();
         }
-        return missing_ != most;
+        return held() != 0;
     }
 
   private:
@@ -88,7 +106,10 @@ class BufferRing {
                          __ATOMIC_RELEASE);
     }
 
-    bool give(std::uint16_t id) noexcept {
+    [[nodiscard]] unsigned held() const noexcept { return most - free_count_; }
+
+    bool give() noexcept {
+        const std::uint16_t id = free_[free_count_ - 1];
         try {
             buffers_[id] = pool_.try_acquire();
         } catch (const std::bad_alloc&) {
@@ -104,16 +125,24 @@ class BufferRing {
         entry.len = static_cast<std::uint32_t>(buffers_[id].bytes().size());
         entry.bid = id;
         ++tail_;
-        --missing_;
+        --free_count_;
         return true;
     }
+
+    // Of the processor's second level of cache, about.
+    static constexpr std::size_t cached = std::size_t{1} << 20;
 
     IoUring& ring_;
     memory::BufferPool& pool_;
     const std::uint16_t group_;
     const Mapping memory_;
     std::array<memory::Buffer, most> buffers_;
-    unsigned missing_ = most;
+    std::array<std::uint16_t, most> free_;  // ids that the kernel does not have: a stack
+    unsigned free_count_ = most;
+    unsigned target_ = 64;
+    unsigned taken_ = 0;  // since target_ was looked at last
+    std::size_t bytes_ = 0;
+    std::size_t average_ = 0;
     unsigned tail_ = 0;
 };
 

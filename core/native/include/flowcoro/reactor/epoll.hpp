@@ -51,9 +51,10 @@ class EpollPoller {
         return ::epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) == 0 || errno == EEXIST ? 0 : errno;
     }
 
-    void wait(std::optional<std::chrono::steady_clock::duration> timeout) noexcept {
-        const int count = ::epoll_wait(epoll_, events_.data(), static_cast<int>(events_.size()),
-                                       milliseconds(timeout));
+    void wait(std::optional<std::chrono::steady_clock::duration> timeout, unsigned most) noexcept {
+        const std::size_t room = std::min<std::size_t>(most, events_.size());
+        const int count =
+            ::epoll_wait(epoll_, events_.data(), static_cast<int>(room), milliseconds(timeout));
         count_ = count > 0 ? static_cast<std::size_t>(count) : 0;
     }
 

@@ -477,9 +477,10 @@ class IoUringReactor final : public Reactor {
         if (result > 0) {
             BufferRing& ring = *ring_of(*operation.pool)->ring;
             const auto id = static_cast<std::uint16_t>(flags >> IORING_CQE_BUFFER_SHIFT);
-            again(operation, more, Completion{result, true, ring.take(id)});
+            again(operation, more,
+                  Completion{result, true, ring.take(id, static_cast<std::size_t>(result))});
         } else if (result == -ENOBUFS && !operation.cancelled_ &&
-                   ring_of(*operation.pool)->ring->refill()) {
+                   ring_of(*operation.pool)->ring->run_out()) {
             submit(operation);
         } else {
             finish(operation, result);

@@ -82,10 +82,11 @@ class KqueuePoller {
         return read == 0 || write == 0 ? 0 : read;
     }
 
-    void wait(std::optional<std::chrono::steady_clock::duration> timeout) noexcept {
-        const timespec most = timeout ? time_of(*timeout) : timespec{};
+    void wait(std::optional<std::chrono::steady_clock::duration> timeout, unsigned most) noexcept {
+        const timespec longest = timeout ? time_of(*timeout) : timespec{};
+        const int room = std::min(static_cast<int>(most), int{most_events});
         const int count =
-            ::kevent(kqueue_, nullptr, 0, events_.data(), most_events, timeout ? &most : nullptr);
+            ::kevent(kqueue_, nullptr, 0, events_.data(), room, timeout ? &longest : nullptr);
         count_ = count > 0 ? static_cast<std::size_t>(count) : 0;  // -1: a signal came
     }
 

@@ -54,8 +54,8 @@ struct Readiness {
     bool urgent = false;   // there is urgent data; not every kernel tells
 };
 
-// Poller: name; add(fd) -> 0 or an errno, 0 also when it has it; wait(timeout), then
-// visit(visitor(fd, Readiness)) of what came; wake(); and a
+// Poller: name; add(fd) -> 0 or an errno, 0 also when it has it; wait(timeout, most), then
+// visit(visitor(fd, Readiness)) of what came, at most so many events; wake(); and a
 // destructor that gives back what it holds.
 template <typename Poller>
 class ReadinessReactor final : public Reactor {
@@ -108,6 +108,7 @@ class ReadinessReactor final : public Reactor {
 
   private:
     static constexpr int rounds_at_once = 16;
+    static constexpr unsigned most_events = 256;
 
     struct Side {
         OperationList waiting;
@@ -321,9 +322,11 @@ class ReadinessReactor final : public Reactor {
         ++waits_;
         {
             const Waiting unlocked(*this, timeout != Clock::duration::zero());
-            poller_.wait(timeout);
+            poller_.wait(timeout, events_at_once_);
         }
+        received_ = 0;
         poller_.visit([this](int fd, const Readiness& readiness) { on_event(fd, readiness); });
+        choose_batch();
         std::vector<int> again;
         again.swap(resume_);
         for (const int fd : again) {
@@ -403,6 +406,7 @@ class ReadinessReactor final : public Reactor {
         }
         if (result > 0) {
             note_read(descriptor, result, buffer.bytes().size());
+            received_ += static_cast<std::size_t>(result);
             deliver(operation, Completion{result, true, std::move(buffer)});
         } else if (result == -EAGAIN) {
             side.ready = false;
@@ -435,6 +439,17 @@ class ReadinessReactor final : public Reactor {
                 deliver(*operation, Completion{result, true, {}});
                 return;
             }
+        }
+    }
+
+    // What is received at one time is to fit into the processor's cache, where it is worked on
+    // next.
+    void choose_batch() noexcept {
+        constexpr std::size_t cached = std::size_t{1} << 20;
+        if (received_ > cached / 2) {
+            events_at_once_ = std::max(events_at_once_ / 2, 4U);
+        } else if (received_ < cached / 8) {
+            events_at_once_ = std::min(events_at_once_ * 2, most_events);
         }
     }
 
@@ -524,6 +539,8 @@ class ReadinessReactor final : public Reactor {
     std::vector<std::unique_ptr<Descriptor>> descriptors_;
     std::vector<int> resume_;
     std::uint64_t waits_ = 1;
+    unsigned events_at_once_ = most_events;
+    std::size_t received_ = 0;  // in the wait that is looked at
     bool stopping_ = false;
     FilePool files_;
 };
