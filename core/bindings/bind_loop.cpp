@@ -274,6 +274,16 @@ PyObject* remove_writer(PyObject* self, PyObject* descriptor) noexcept {
     return unwatch(self, descriptor, POLLOUT);
 }
 
+PyObject* transport_at(PyObject* self, PyObject* descriptor) noexcept {
+    LoopCore* const core = loop_of(self).core;
+    const long fd = PyLong_AsLong(descriptor);
+    if (fd == -1 && PyErr_Occurred()) {
+        return nullptr;
+    }
+    PyObject* const found = core != nullptr ? core->transport_at(static_cast<int>(fd)) : nullptr;
+    return Py_NewRef(found != nullptr ? found : Py_None);
+}
+
 PyObject* close_core(PyObject* self, PyObject* /*unused*/) noexcept {
     LoopCore* const core = loop_of(self).core;
     if (core != nullptr) {
@@ -349,6 +359,7 @@ PyMethodDef methods[] = {
      "_add_writer($self, fd, callback, /, *args)\n--\n\n"},
     {"_remove_reader", remove_reader, METH_O, "_remove_reader($self, fd, /)\n--\n\n"},
     {"_remove_writer", remove_writer, METH_O, "_remove_writer($self, fd, /)\n--\n\n"},
+    {"_transport_at", transport_at, METH_O, "_transport_at($self, fd, /)\n--\n\n"},
     {"_close_core", close_core, METH_NOARGS, "_close_core($self)\n--\n\nDrop all that waits."},
     {"_set_core_debug", set_core_debug, METH_O, "_set_core_debug($self, enabled, /)\n--\n\n"},
     {"_set_watch", set_watch, METH_O, "_set_watch($self, threshold, /)\n--\n\n"},

@@ -47,8 +47,7 @@ PyObject* open(PyObject* self, PyObject* const* arguments, Py_ssize_t count) noe
     const auto given = [&](Py_ssize_t i) {
         return arguments[i] == Py_None ? nullptr : arguments[i];
     };
-    return none_if(
-        transport.open(loop, arguments[1], arguments[2], arguments[3], given(4), given(5)));
+    return none_if(transport.open(loop, arguments[1], arguments[2], given(3), given(4), given(5)));
 }
 
 PyObject* write(PyObject* self, PyObject* data) noexcept {
@@ -185,6 +184,10 @@ PyObject* descriptor(PyObject* self, void* /*unused*/) noexcept {
     return PyLong_FromLong(transport_of(self).descriptor());
 }
 
+PyObject* peer(PyObject* self, void* /*unused*/) noexcept {
+    return transport_of(self).peer();
+}
+
 PyObject* is_open(PyObject* self, void* /*unused*/) noexcept {
     return PyBool_FromLong(transport_of(self).is_open());
 }
@@ -272,6 +275,7 @@ PyGetSetDef properties[] = {{"_protocol", protocol, nullptr, nullptr, nullptr},
                             {"_server", server, nullptr, nullptr, nullptr},
                             {"_sock_fd", descriptor, nullptr, nullptr, nullptr},
                             {"_protocol_paused", is_paused, nullptr, nullptr, nullptr},
+                            {"_peer", peer, nullptr, nullptr, nullptr},
                             {"_is_open", is_open, nullptr, nullptr, nullptr},
                             {}};
 

@@ -1,11 +1,8 @@
 #include "byte_stream.hpp"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <new>
@@ -28,24 +25,6 @@ constexpr std::size_t low = std::size_t{16} * 1024;
 
 std::string_view view_of(PyObject* bytes) noexcept {
     return {PyBytes_AS_STRING(bytes), static_cast<std::size_t>(PyBytes_GET_SIZE(bytes))};
-}
-
-// As Python's sockets tell it; None of a family without ports.
-PyObject* address_of(const sockaddr_storage& address) noexcept {
-    std::array<char, INET6_ADDRSTRLEN> host{};
-    if (address.ss_family == AF_INET) {
-        const auto& four = reinterpret_cast<const sockaddr_in&>(address);
-        ::inet_ntop(AF_INET, &four.sin_addr, host.data(), host.size());
-        return Py_BuildValue("si", host.data(), int{ntohs(four.sin_port)});
-    }
-    if (address.ss_family == AF_INET6) {
-        const auto& six = reinterpret_cast<const sockaddr_in6&>(address);
-        ::inet_ntop(AF_INET6, &six.sin6_addr, host.data(), host.size());
-        return Py_BuildValue("siII", host.data(), int{ntohs(six.sin6_port)},
-                             static_cast<unsigned>(ntohl(six.sin6_flowinfo)),
-                             static_cast<unsigned>(six.sin6_scope_id));
-    }
-    return Py_NewRef(Py_None);
 }
 
 ByteStream& of(void* context) noexcept {
@@ -461,19 +440,18 @@ ByteStream::State ByteStream::try_flush() noexcept {
 }
 
 PyObject* ByteStream::peer() const noexcept {
-    sockaddr_storage address{};
-    std::memcpy(&address, peer_.data(), peer_.size());
-    return address_of(address);
+    return address_of(peer_);
 }
 
 PyObject* ByteStream::local() const noexcept {
     sockaddr_storage address{};
     socklen_t size = sizeof address;
-    if (stream_ == nullptr ||
-        ::getsockname(stream_->handle(), reinterpret_cast<sockaddr*>(&address), &size) != 0) {
-        return Py_NewRef(Py_None);
+    CompactAddress kept{};
+    if (stream_ != nullptr &&
+        ::getsockname(stream_->handle(), reinterpret_cast<sockaddr*>(&address), &size) == 0) {
+        std::memcpy(kept.data(), &address, std::min<std::size_t>(size, kept.size()));
     }
-    return address_of(address);
+    return address_of(kept);
 }
 
 bool ByteStream::wait_to_write(PyObject* future) noexcept {

@@ -19,7 +19,6 @@
 
 #include <Python.h>
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -27,6 +26,7 @@
 #include <string>
 #include <vector>
 
+#include "address.hpp"
 #include "bindings.hpp"
 #include "flowcoro/transport/stream_transport.hpp"
 #include "loop_core.hpp"
@@ -161,8 +161,8 @@ class ByteStream final : public LoopCore::Member {
     std::vector<PyObject*> writers_;
     std::vector<PyObject*> closers_;
 
-    std::array<std::byte, 28> peer_{};  // a sockaddr_in or sockaddr_in6, of stream_
-    bool flushing_ = false;             // the low-water mark is 0 for those who wait
+    CompactAddress peer_{};
+    bool flushing_ = false;  // the low-water mark is 0 for those who wait
     bool held_ = false;
     bool closed_ = false;  // by us
     bool ended_ = false;   // the peer's end

@@ -405,6 +405,19 @@ void LoopCore::remove(Member& member) noexcept {
     member.listed_ = false;
 }
 
+void LoopCore::set_transport(int fd, PyObject* transport) {
+    const auto index = static_cast<std::size_t>(fd);
+    if (index >= transports_.size()) {
+        transports_.resize(std::max(index + 1, transports_.size() * 2));
+    }
+    transports_[index] = transport;
+}
+
+PyObject* LoopCore::transport_at(int fd) const noexcept {
+    const auto index = static_cast<std::size_t>(fd);
+    return fd >= 0 && index < transports_.size() ? transports_[index] : nullptr;
+}
+
 bool LoopCore::keep_what_ends() noexcept {
     if (!PyErr_ExceptionMatches(PyExc_SystemExit) &&
         !PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {

@@ -164,6 +164,10 @@ class LoopCore {
     void remove(Member& member) noexcept;
     void tell_batch_end(Member& member) noexcept;
 
+    // The transport that has the descriptor: borrowed, null when there is none.
+    void set_transport(int fd, PyObject* transport);  // throws std::bad_alloc
+    [[nodiscard]] PyObject* transport_at(int fd) const noexcept;
+
     // Whether this thread of this process may have the reactor do something. A fork's child may
     // not; nor may another thread than the reactor's, where the kernel minds (io_uring).
     [[nodiscard]] bool is_usable() const noexcept;
@@ -223,6 +227,7 @@ class LoopCore {
     std::vector<std::unique_ptr<Watch>> ending_;
     std::chrono::steady_clock::time_point looked_;  // when the kernel was asked last
     Member* members_ = nullptr;
+    std::vector<PyObject*> transports_;  // borrowed, by descriptor
     Member* at_batch_end_ = nullptr;
     PyObject* ends_ = nullptr;  // owned: the exception that ends the loop
     HandleObject* running_ = nullptr;

@@ -9,6 +9,7 @@
 #include <system_error>
 #include <utility>
 
+#include "address.hpp"
 #include "imported.hpp"
 #include "interpreter.hpp"
 
@@ -112,6 +113,7 @@ bool SocketTransport::open(LoopObject* of_loop, PyObject* with_socket, PyObject*
     LoopCore& core = *of_loop->core;
     core.reactor().distrust(fd);
     try {
+        core.set_transport(fd, nullptr);
         stream_ = transport::StreamTransport::adopt(core.reactor(), fd, callbacks, this,
                                                     transport::Ownership::lent);
     } catch (const std::bad_alloc&) {
@@ -127,7 +129,13 @@ bool SocketTransport::open(LoopObject* of_loop, PyObject* with_socket, PyObject*
     descriptor_ = fd;
     loop = reinterpret_cast<LoopObject*>(Py_NewRef(as_object(of_loop)));
     socket = Py_NewRef(with_socket);
-    extra = Py_NewRef(more);
+    extra = Py_XNewRef(more);
+    sockaddr_storage address{};
+    socklen_t size = sizeof address;
+    if (::getpeername(fd, reinterpret_cast<sockaddr*>(&address), &size) == 0) {
+        std::memcpy(peer_.data(), &address, std::min<std::size_t>(size, peer_.size()));
+    }
+    core.set_transport(fd, self_);  // has room
     server = Py_XNewRef(from);
     waiter_ = Py_XNewRef(waits);
     core.add(*this);
@@ -533,6 +541,9 @@ void SocketTransport::on_closed(int error) noexcept {
 
 void SocketTransport::let_go() noexcept {
     loop->core->remove(*this);
+    if (loop->core->transport_at(descriptor_) == self_) {
+        loop->core->set_transport(descriptor_, nullptr);
+    }
     if (stream_ == nullptr) {
         Py_CLEAR(waiter_);
         Py_CLEAR(context_);
@@ -571,6 +582,10 @@ void SocketTransport::fail(const char* message) noexcept {
     if (!result.is_valid() && !loop->core->keep_what_ends()) {
         PyErr_WriteUnraisable(self_);
     }
+}
+
+PyObject* SocketTransport::peer() const noexcept {
+    return address_of(peer_);
 }
 
 int SocketTransport::traverse_member(visitproc visit, void* arg) const {

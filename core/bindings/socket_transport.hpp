@@ -27,6 +27,7 @@
 #include <span>
 #include <vector>
 
+#include "address.hpp"
 #include "bindings.hpp"
 #include "flowcoro/transport/stream_transport.hpp"
 #include "loop_core.hpp"
@@ -78,6 +79,9 @@ class SocketTransport final : public LoopCore::Member {
     [[nodiscard]] std::size_t low() const noexcept { return low_; }
 
     [[nodiscard]] int descriptor() const noexcept { return descriptor_; }
+
+    // A new reference: as Python's sockets tell it; None of a family without ports.
+    [[nodiscard]] PyObject* peer() const noexcept;
 
     // A new reference to a future that is done when all has been sent; writes are refused until
     // release_writes(). Null, with an error set.
@@ -139,6 +143,7 @@ class SocketTransport final : public LoopCore::Member {
     std::vector<memory::Buffer> held_;
     std::size_t high_ = std::size_t{64} * 1024;
     std::size_t low_ = std::size_t{16} * 1024;
+    CompactAddress peer_{};
     int descriptor_ = -1;
     unsigned refused_ = 0;  // writes after the end
     bool made_ = false;

@@ -17,7 +17,7 @@ from flowcoro._loop._files import WatchesFiles
 from flowcoro._loop._handles import describe_callback
 from flowcoro._loop._stalls import check_threshold, watch
 from flowcoro._loop._stats import LoopStats
-from flowcoro._loop._transports import open_transport
+from flowcoro._loop._transports import Transports, open_transport
 
 if TYPE_CHECKING:
     import socket
@@ -88,6 +88,7 @@ class Loop(_native.LoopCore, _Base):
         check_threshold(stall_threshold)
         self._open(reactor)
         super().__init__(_NoSelector())
+        self._transports = Transports(self._transport_at)
         if stall_threshold is not None:
             self.stall_threshold = stall_threshold
 

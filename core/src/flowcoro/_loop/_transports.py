@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import warnings
+import weakref
 from asyncio import transports, trsock
 from asyncio.log import logger
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from flowcoro import _native
@@ -14,7 +16,7 @@ from flowcoro import _native
 if TYPE_CHECKING:
     from flowcoro._loop._loop import Loop
 
-__all__ = ["SocketTransport"]
+__all__ = ["SocketTransport", "Transports", "open_transport"]
 
 _DEFAULT_HIGH = 64 * 1024
 
@@ -39,6 +41,7 @@ class _SocketTransportBase(transports._FlowControlMixin):
         _server: Any
         _sock_fd: Any
         _is_open: Any
+        _peer: Any
 
         def _force_close(self, exception: BaseException | None) -> None: ...
         def _drop_sock(self) -> None: ...
@@ -50,9 +53,16 @@ class _SocketTransportBase(transports._FlowControlMixin):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Returns `socket`, `sockname` or `peername`, or what a wrapper added."""
-        if name == "socket" and self._sock is not None:
-            return trsock.TransportSocket(self._sock)
-        return self._extra.get(name, default)
+        if self._extra is not None and name in self._extra:
+            return self._extra[name]
+        sock = self._sock
+        if name == "peername":
+            return self._peer or _address(sock, socket.socket.getpeername, default)
+        if name == "sockname":
+            return _address(sock, socket.socket.getsockname, default)
+        if name == "socket" and sock is not None:
+            return trsock.TransportSocket(sock)
+        return default
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """Set when `pause_writing` and `resume_writing` are called, in bytes that are unsent.
@@ -96,8 +106,6 @@ class _SocketTransportBase(transports._FlowControlMixin):
         """The reactor has let go of the socket, and the protocol knows."""
         sock, server = self._sock, self._server
         self._drop_sock()
-        if self._loop is not None:
-            self._loop._transports.pop(self._sock_fd, None)
         if sock is not None:
             sock.close()
         if server is not None:
@@ -119,6 +127,50 @@ SocketTransport = _native.make_socket_transport_type(_SocketTransportBase)
 """asyncio's transport of a connected stream socket."""
 
 
+_WITH_PORTS = (socket.AF_INET, socket.AF_INET6)
+
+
+def _address(sock: socket.socket | None, ask: Callable[[socket.socket], Any], default: Any) -> Any:
+    try:
+        return default if sock is None else ask(sock)
+    except OSError:
+        return default
+
+
+class Transports(MutableMapping[int, Any]):
+    """What asyncio's loop has as `_transports`: by descriptor, so that no reader takes it as well.
+
+    Those of connected sockets the native part knows; a deletion excuses one for a while, as
+    asyncio's `sendfile` does.
+    """
+
+    def __init__(self, native: Callable[[int], Any]) -> None:
+        self._native = native
+        self._excused: set[int] = set()
+        self._others: MutableMapping[int, Any] = weakref.WeakValueDictionary()
+
+    def __getitem__(self, fd: int) -> Any:
+        transport = self._native(fd) if fd not in self._excused else None
+        return transport if transport is not None else self._others[fd]
+
+    def __setitem__(self, fd: int, transport: Any) -> None:
+        self._excused.discard(fd)
+        if not isinstance(transport, SocketTransport):
+            self._others[fd] = transport
+
+    def __delitem__(self, fd: int) -> None:
+        if self._native(fd) is not None:
+            self._excused.add(fd)
+        else:
+            del self._others[fd]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._others)
+
+    def __len__(self) -> int:
+        return len(self._others)
+
+
 def open_transport(
     loop: Loop,
     sock: socket.socket,
@@ -128,20 +180,11 @@ def open_transport(
     server: Any,
 ) -> Any:
     """Make the transport of a connected socket; its protocol is told in the next turn."""
-    extra = {} if extra is None else extra
-    if "sockname" not in extra:
-        try:
-            extra["sockname"] = sock.getsockname()
-        except OSError:
-            extra["sockname"] = None
-    if "peername" not in extra:
-        try:
-            extra["peername"] = sock.getpeername()
-        except OSError:
-            extra["peername"] = None
+    # The peer's address is kept natively where it has a port; most connections need no dict.
+    if extra is not None and not (extra.keys() - {"peername"}) and sock.family in _WITH_PORTS:
+        extra = None
     transport = SocketTransport()
     transport._open(loop, sock, protocol, extra, server, waiter)
     if server is not None:
         server._attach()
-    loop._transports[sock.fileno()] = transport
     return transport
