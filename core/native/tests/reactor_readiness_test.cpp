@@ -28,7 +28,7 @@ struct ScriptedPoller {
 
     int add(int) noexcept { return 0; }
 
-    void wait(std::optional<Clock::duration>) noexcept {}
+    void wait(std::optional<Clock::duration> /*timeout*/, unsigned /*most*/) noexcept {}
 
     template <typename Visitor>
     void visit(const Visitor& visitor) {
