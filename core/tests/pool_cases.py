@@ -20,6 +20,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         super().__init__(_NeverWaits(self))
         self.now = 1000.0
+        self.turn = 0
+        self.each_turn: Callable[[], None] = lambda: None
 
     def time(self) -> float:
         return self.now
@@ -29,10 +31,11 @@ class _NeverWaits(selectors.DefaultSelector):
     def __init__(self, loop: VirtualLoop) -> None:
         super().__init__()
         self._loop = loop
-        self._standstill = 0
 
     def select(self, timeout: float | None = None) -> Any:
         ready = super().select(0)
+        self._loop.turn += 1
+        self._loop.each_turn()
         if timeout is None and not ready:
             raise RuntimeError("nothing will ever happen: the test hangs")
         if timeout and not ready:

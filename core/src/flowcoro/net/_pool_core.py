@@ -478,11 +478,11 @@ class PoolCore(Generic[T]):
             return self._refill_at
         if not self._refilling:
             self._refilling = True
-            self._spawn(self._refill_one())
+            self._spawn(self._end_refill(self._start_connect(None)))  # takes its place at once
         return math.inf
 
-    async def _refill_one(self) -> None:
-        error = await self._start_connect(None)
+    async def _end_refill(self, connect: asyncio.Task[Exception | None]) -> None:
+        error = await connect
         self._refilling = False
         if error is not None and not self.closing:
             delay = self._backoff.delay_after(0.0)
