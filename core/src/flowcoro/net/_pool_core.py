@@ -193,13 +193,9 @@ class PoolCore(Generic[T]):
 
     def _leave(self, waiter: Waiter[T]) -> None:
         """See to it that nothing is lost with a waiter that was cancelled, or was told an error."""
-        if waiter.entry is not None:
-            if waiter.entry.state is State.BORROWED:
-                self.take_back(waiter.entry, used=False)
-            return
         self._waiters.pop(waiter, None)
-        if waiter.future.done() and not waiter.future.cancelled():
-            waiter.future.exception()  # it was told an error and cancelled at once: seen
+        if waiter.entry is not None and waiter.entry.state is State.BORROWED:
+            self.take_back(waiter.entry, used=False)
 
     def lend(self, entry: Entry[T]) -> T:
         """Count that a borrowed connection reached its borrower."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import anyio
@@ -172,9 +173,8 @@ class UdpSocket(_Socket, UDPSocket):
         if address is None:
             raise TypeError("a socket that is not connected sends to an address")
         data = _checked(data)
-        await self._datagrams.can_send()
         target = await _resolve(self._socket.family, address)
-        await self._datagrams.can_send()  # it may have been closed meanwhile
+        await self._datagrams.can_send()
         self._datagrams.send(data, target)
 
     async def receive(self) -> tuple[bytes, HostPort]:
@@ -282,7 +282,7 @@ async def _open(
     port: int,
     family: socket.AddressFamily,
     flags: int,
-    prepare: Any,
+    prepare: Callable[[socket.socket, Any], None],
     max_queue: int,
     *,
     connected: bool,

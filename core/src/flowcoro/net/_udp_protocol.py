@@ -25,6 +25,9 @@ _STALE = (ConnectionRefusedError, ConnectionResetError)
 
 _TRIES = 3
 
+_BURST = 64
+"""After so many sends others get their turn: over loopback a socket may always have room."""
+
 
 class Datagrams(asyncio.DatagramProtocol):
     """The datagrams that have come and nobody has taken yet.
@@ -47,6 +50,7 @@ class Datagrams(asyncio.DatagramProtocol):
         self._receiver: asyncio.Future[None] | None = None
         self._paused: anyio.Event | None = None
         self._closing = False
+        self._burst = 0
         self._lost: Exception | None = None
         self.closed = asyncio.Event()
 
@@ -131,10 +135,13 @@ class Datagrams(asyncio.DatagramProtocol):
 
     async def can_send(self) -> None:
         """Wait until there is room, or raise."""
-        self._check_open()
-        while self._paused is not None:
+        self._burst += 1
+        if self._burst >= _BURST:
+            self._burst = 0
+            await asyncio.sleep(0)
+        while self._paused is not None and not self._closing:
             await self._paused.wait()
-            self._check_open()
+        self._check_open()
         if self.closed.is_set():
             raise anyio.BrokenResourceError from self._lost
 
