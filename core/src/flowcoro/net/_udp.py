@@ -16,7 +16,7 @@ from anyio.abc import ConnectedUDPSocket, UDPSocket
 
 from flowcoro.net._udp_protocol import Datagrams
 
-__all__ = ["HostPort", "ConnectedUdpSocket", "UdpSocket"]
+__all__ = ["ConnectedUdpSocket", "HostPort", "UdpSocket"]
 
 HostPort: TypeAlias = tuple[str, int]
 """Host, in digits, and port; a link-local IPv6 host names its interface: `fe80::1%eth0`."""
@@ -100,11 +100,13 @@ class UdpSocket(_Socket, UDPSocket):
 
         Raises:
             OSError: No address of the host can be bound; `socket.gaierror`: it has none.
-            ValueError: `max_queue` is less than 1.
+            ValueError: `max_queue` is less than 1, or this system has no `reuse_port`.
         """
 
         def prepare(sock: socket.socket, address: Any) -> None:
             if reuse_port:
+                if not hasattr(socket, "SO_REUSEPORT"):
+                    raise ValueError("sockets cannot share a port on this system")
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if broadcast:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
@@ -209,8 +211,7 @@ class UdpSocket(_Socket, UDPSocket):
         self._change_group(group, interface, joins=False)
 
     def _change_group(self, group: str, interface: str | int | None, *, joins: bool) -> None:
-        if self._socket.fileno() < 0:
-            raise anyio.ClosedResourceError("the socket is closed")
+        self._datagrams.check_open()
         member = socket.inet_pton(self._socket.family, group)
         if self._socket.family == socket.AF_INET6:
             if isinstance(interface, str):

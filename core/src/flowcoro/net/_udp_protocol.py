@@ -115,7 +115,7 @@ class Datagrams(asyncio.DatagramProtocol):
         if self._receiver is not None:
             raise anyio.BusyResourceError("receiving from")
         while True:
-            self._check_open()
+            self.check_open()
             if self._error is not None:
                 error, self._error = self._error, None
                 raise error
@@ -141,7 +141,7 @@ class Datagrams(asyncio.DatagramProtocol):
             await asyncio.sleep(0)
         while self._paused is not None and not self._closing:
             await self._paused.wait()
-        self._check_open()
+        self.check_open()
         if self.closed.is_set():
             raise anyio.BrokenResourceError from self._lost
 
@@ -186,6 +186,7 @@ class Datagrams(asyncio.DatagramProtocol):
             "and 65527 over IPv6, and the way to the peer may take less",
         )
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise if it was closed from this side."""
         if self._closing:
             raise anyio.ClosedResourceError("the socket is closed")
