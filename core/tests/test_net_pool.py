@@ -14,8 +14,10 @@ from typing import Any
 import anyio
 import pytest
 
-from flowcoro import new_event_loop, reactor
-from flowcoro.net import ConnectionPool, PoolFullError, PoolStats
+from fault_cases import echo_server, run_on
+from flowcoro import reactor
+from flowcoro.net import ConnectionPool, PoolFullError, PoolStats, TcpClient
+from flowcoro.testing import FaultProxy
 from pool_cases import Connection, Peer, check_invariants, in_virtual_time, turns
 
 Pool = ConnectionPool[Connection]
@@ -683,6 +685,70 @@ async def test_with_anyio_scopes() -> None:
     assert peer.open == 0
 
 
+@virtual
+async def test_closed_in_the_moment_of_being_served() -> None:
+    peer = Peer()
+    async with Pool(peer.connect, max_size=1) as pool:
+        held = await pool.get()
+        first, second = (asyncio.create_task(pool.get()) for _ in range(2))
+        await turns()
+        await pool.release(held)
+        pool._core.refuse()
+        pool._core.discard_borrowed()
+        for task in (first, second):
+            with pytest.raises(anyio.ClosedResourceError):
+                await task
+    assert peer.open == 0
+
+
+@virtual
+async def test_served_and_due_at_the_same_time() -> None:
+    peer = Peer()
+    async with Pool(peer.connect, max_size=1) as pool:
+        held = await pool.get()
+        task = asyncio.create_task(pool.get(5))
+        await turns()
+        # What is due in one turn of the loop runs in it, one after the other.
+        core, entry = pool._core, pool._core.entries[id(held)]
+        asyncio.get_running_loop().call_at(now() + 5 - 1e-10, core.take_back, entry)
+        assert await task is held
+        assert pool.stats().timeouts == 0
+        await pool.release(held)
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="Python 3.12 has them")
+@virtual
+async def test_with_eager_tasks() -> None:
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+    made = []
+
+    async def connect() -> object:  # awaits nothing: all is over when its task was made
+        made.append(object())
+        return made[-1]
+
+    async def check(connection: object) -> bool:
+        return connection is not made[0]
+
+    async with ConnectionPool(connect, min_size=1, max_size=2, check=check, check_after=0) as pool:
+
+        async def use() -> None:
+            async with pool.acquire():
+                await asyncio.sleep(0)
+
+        await asyncio.gather(*(use() for _ in range(10)))
+        assert pool.stats().acquired == 10
+        assert pool.stats().check_failures == 1
+
+    async def fail() -> object:
+        raise OSError("down")
+
+    async with ConnectionPool(fail, max_size=1) as failing:
+        results = await asyncio.gather(
+            *(failing.get() for _ in range(2000)), return_exceptions=True
+        )
+        assert all(isinstance(each, OSError) for each in results)
+
+
 @pytest.mark.parametrize("backend", ["asyncio", *reactor.available()])
 def test_on_every_loop(backend: str) -> None:
     async def main() -> None:
@@ -700,10 +766,33 @@ def test_on_every_loop(backend: str) -> None:
             check_invariants(pool, peer)
         assert peer.open == 0
 
-    def loop() -> asyncio.AbstractEventLoop:
-        if backend == "asyncio":
-            return asyncio.new_event_loop()
-        return new_event_loop(backend)
+    run_on(backend, main())
 
-    with asyncio.Runner(loop_factory=loop) as runner:
-        runner.run(main())
+
+@pytest.mark.parametrize("backend", ["asyncio", *reactor.available()])
+def test_over_tcp(backend: str) -> None:
+    async def healthy(connection: TcpClient) -> bool:
+        await connection.send(b"?")
+        return await connection.receive() == b"?"
+
+    async def main() -> None:
+        async with echo_server() as (host, port), FaultProxy((host, port)) as proxy:
+
+            async def connect() -> TcpClient:
+                return await TcpClient.connect(*proxy.address)
+
+            async with ConnectionPool(connect, max_size=3, check=healthy, check_after=0) as pool:
+
+                async def ask(number: int) -> None:
+                    question = b"question %d" % number
+                    async with pool.acquire() as connection:
+                        await connection.send(question)
+                        assert await connection.receive() == question
+
+                await asyncio.gather(*(ask(number) for number in range(30)))
+                assert pool.stats().opened == 3
+                assert await proxy.drop_all(reset=True) == 3
+                await asyncio.gather(*(ask(number) for number in range(30)))
+                assert pool.stats().check_failures == 3
+
+    run_on(backend, main())

@@ -264,11 +264,19 @@ class Chaos:
         assert all(connection.closes == 1 for connection in self.peer.connections)
 
 
+EAGER = getattr(asyncio, "eager_task_factory", None)
+
+
+@pytest.mark.parametrize("factory", [None, EAGER] if EAGER else [None])
 @pytest.mark.parametrize("hundred", range(10))
-def test_random_interleavings(hundred: int) -> None:
+def test_random_interleavings(hundred: int, factory: Any) -> None:
+    async def main(seed: int) -> None:
+        asyncio.get_running_loop().set_task_factory(factory)
+        await Chaos(random.Random(seed)).run()
+
     for seed in range(100 * hundred, 100 * (hundred + 1)):
         try:
-            in_virtual_time(Chaos(random.Random(seed)).run())
+            in_virtual_time(main(seed))
         except BaseException as error:
             error.add_note(f"seed {seed}")
             raise

@@ -189,8 +189,8 @@ def test_nobody_is_there(run: Run, host: str) -> None:
             with pytest.raises(ConnectionRefusedError):
                 await client.receive()
             # Told to the next receive even if the system tells a send; and that is sent.
-            for _ in range(3):
-                await client.send(b"?")
+            for data in (b"?", b"", b"?"):
+                await client.send(data)
             with pytest.raises(ConnectionRefusedError):
                 await client.receive()
             async with await UdpSocket.bind(*address) as back:
@@ -453,6 +453,27 @@ def test_what_cannot_be_opened(run: Run) -> None:
             await UdpSocket.bind("127.0.0.1", family=socket.AF_INET6)
         with pytest.raises(ValueError, match="max_queue"):
             await UdpSocket.bind("127.0.0.1", max_queue=0)
+
+    run(main())
+
+
+def test_what_cannot_be_connected(run: Run) -> None:
+    async def main() -> None:
+        with pytest.raises(OSError, match=r"connected to 255\.255\.255\.255, port 9") as caught:
+            await UdpSocket.connect("255.255.255.255", 9)
+        assert caught.value.errno in (errno.EACCES, errno.ENETUNREACH)
+        with pytest.raises(OverflowError):
+            await UdpSocket.connect("127.0.0.1", 9, local_address=("127.0.0.1", 70_000))
+
+    run(main())
+
+
+def test_what_the_system_refuses_to_send(run: Run) -> None:
+    async def main() -> None:
+        async with await UdpSocket.bind("127.0.0.1") as udp:
+            for data in (b"x", b""):
+                with pytest.raises(OSError, match=r"denied|unreachable|Invalid"):
+                    await udp.send(data, ("255.255.255.255", 9))
 
     run(main())
 
