@@ -322,8 +322,11 @@ async def _endpoint(sock: socket.socket, datagrams: Datagrams) -> Datagrams:
     loop = asyncio.get_running_loop()
     try:
         await loop.create_datagram_endpoint(lambda: datagrams, sock=sock)
+    except asyncio.CancelledError:
+        # There is a transport, which the socket belongs to. Not all loops close it.
+        datagrams.abandon()
+        raise
     except BaseException:
-        # Cancelled, or worse: the transport, if there is one already, closes the socket too.
         sock.close()
         raise
     return datagrams
@@ -336,11 +339,14 @@ async def _resolve(family: int, address: HostPort) -> Any:
         raise OverflowError(f"a port is a number from 0 to 65535, not {port!r}")
     try:
         socket.inet_pton(family, host)
-    except OSError:  # a name, or an IPv6 address with its interface
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_DGRAM)
-        return found[0][4]
-    return host, port
+        return host, port
+    except OSError:
+        pass  # a name, or an IPv6 address with its interface
+    kind = socket.SOCK_DGRAM
+    if "%" in host:  # in digits: nothing to wait for, and uvloop would lose the interface
+        return socket.getaddrinfo(host, port, family, kind, flags=socket.AI_NUMERICHOST)[0][4]
+    loop = asyncio.get_running_loop()
+    return (await loop.getaddrinfo(host, port, family=family, type=kind))[0][4]
 
 
 def _checked(data: object) -> bytes:

@@ -59,6 +59,8 @@ class Datagrams(asyncio.DatagramProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called at the start."""
         self.transport = cast("asyncio.DatagramTransport", transport)
+        if self._closing:
+            transport.close()
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         """Called for each datagram."""
@@ -101,6 +103,12 @@ class Datagrams(asyncio.DatagramProtocol):
         self._wake()
 
     # Called by the socket.
+
+    def abandon(self) -> None:
+        """Close as soon as there is a transport, or now."""
+        self._closing = True
+        if hasattr(self, "transport"):
+            self.transport.close()
 
     def close(self) -> None:
         """Take and give no more; what waits to be sent still goes."""
