@@ -28,14 +28,11 @@ def has_ipv6() -> bool:
     return True
 
 
-@pytest.fixture(params=["asyncio", "uvloop", *reactor.available()])
+@pytest.fixture(params=["asyncio", *reactor.available()])
 def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, None]], None]:
     def create() -> asyncio.AbstractEventLoop:
         if request.param == "asyncio":
             return asyncio.new_event_loop()
-        if request.param == "uvloop":
-            made: asyncio.AbstractEventLoop = pytest.importorskip("uvloop").new_event_loop()
-            return made
         return new_event_loop(request.param)
 
     async def bounded(main: Coroutine[Any, Any, None]) -> None:
