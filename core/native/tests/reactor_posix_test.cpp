@@ -199,6 +199,151 @@ TEST(a_fork_does_no_harm) {
 
 #endif
 
+// What a poll's user says of its own calls, in all ways: that they would block, or that a read
+// came short, or neither.
+template <typename Body>
+void however_it_is_known(const Body& body) {
+    on_each([&](Reactor& reactor) {
+        for (const auto& [blocked, drained] :
+             {std::pair{false, false}, std::pair{true, false}, std::pair{false, true}}) {
+            Noting<PollFd> poll;
+            poll.events = POLLIN;
+            poll.blocked = blocked;
+            poll.drained = drained;
+            body(reactor, poll);
+        }
+    });
+}
+
+TEST(a_poll_after_a_call_that_would_block_misses_nothing) {
+    however_it_is_known([](Reactor& reactor, Noting<PollFd>& poll) {
+        auto [left, right] = tcp_pair();
+        poll.fd = left.get();
+        for (int i = 0; i < 3; ++i) {
+            reactor.start(poll);
+            reactor.run_once(0s);
+            CHECK(poll.in_flight());
+            write_all(right, "abc");
+            run_out(reactor, poll);
+            CHECK((poll.result() & POLLIN) != 0);
+            CHECK(read_some(left) == "abc");
+        }
+        // What comes between the call and the poll.
+        write_all(right, "d");
+        reactor.start(poll);
+        run_out(reactor, poll);
+        CHECK((poll.result() & POLLIN) != 0);
+        CHECK(read_some(left) == "d");
+        // The end comes with the last bytes, in one event, and is still to be read.
+        reactor.start(poll);
+        write_all(right, "e");
+        right.reset();
+        run_out(reactor, poll);
+        CHECK(read_some(left) == "e");
+        if (!poll.blocked) {
+            reactor.start(poll);
+            run_out(reactor, poll);
+            CHECK((poll.result() & POLLIN) != 0);
+        }
+        CHECK(read_some(left).empty());
+        CHECK(close_by(reactor, left) == 0);
+    });
+}
+
+TEST(a_poll_to_write_after_a_call_that_would_block) {
+    on_each([](Reactor& reactor) {
+        auto [left, right] = tcp_pair();
+        Noting<PollFd> poll;
+        poll.fd = left.get();
+        poll.events = POLLOUT;
+        poll.blocked = true;
+        const std::string much(100'000, 'x');
+        while (::write(left.get(), much.data(), much.size()) > 0) {
+        }
+        reactor.start(poll);
+        reactor.run_once(0s);
+        CHECK(poll.in_flight());
+        run_until(reactor, [&] {
+            while (!read_some(right).empty()) {
+            }
+            return !poll.in_flight();
+        });
+        CHECK((poll.result() & POLLOUT) != 0);
+        CHECK(close_by(reactor, left) == 0);
+    });
+}
+
+TEST(several_polls_of_one_descriptor) {
+    however_it_is_known([](Reactor& reactor, Noting<PollFd>& poll) {
+        auto [left, right] = tcp_pair();
+        Noting<PollFd> same;
+        Noting<PollFd> other;
+        Noting<PollFdMultishot> all;
+        poll.fd = same.fd = other.fd = all.fd = left.get();
+        same.events = all.events = POLLIN;
+        same.blocked = true;
+        other.events = POLLPRI;
+        other.blocked = true;
+        reactor.start(other);
+        reactor.start(all);
+        reactor.start(poll);
+        reactor.start(same);
+        reactor.run_once(0s);
+        write_all(right, "x");
+        run_out(reactor, poll);
+        run_out(reactor, same);
+        CHECK((poll.result() & POLLIN) != 0 && (same.result() & POLLIN) != 0);
+        run_until(reactor, [&] { return !all.results.empty(); });
+        CHECK(other.in_flight() && all.in_flight());
+        reactor.cancel(other);
+        reactor.cancel(all);
+        run_out(reactor, other);
+        run_out(reactor, all);
+        CHECK(close_by(reactor, left) == 0);
+    });
+}
+
+// The number is another file's now, or only might be: what waits goes on.
+TEST(distrust_of_what_is_in_flight) {
+    however_it_is_known([](Reactor& reactor, Noting<PollFd>& poll) {
+        auto [left, right] = tcp_pair();
+        Noting<PollFd> write;
+        poll.fd = write.fd = left.get();
+        write.events = POLLOUT;
+        reactor.start(poll);
+        reactor.run_once(0s);
+        reactor.distrust(left.get());
+        reactor.start(write);
+        run_out(reactor, write);
+        CHECK((write.result() & POLLOUT) != 0 && poll.in_flight());
+        write_all(right, "x");
+        run_out(reactor, poll);
+        CHECK((poll.result() & POLLIN) != 0);
+        CHECK(close_by(reactor, left) == 0);
+    });
+}
+
+// The event of what is there was taken before; who comes now says that it has not been read.
+TEST(distrust_of_a_descriptor_that_is_watched_tells_what_is_there) {
+    on_each([](Reactor& reactor) {
+        auto [left, right] = tcp_pair();
+        Noting<PollFd> poll;
+        poll.fd = left.get();
+        poll.events = POLLIN;
+        reactor.start(poll);
+        reactor.run_once(0s);
+        write_all(right, "x");
+        run_out(reactor, poll);
+        reactor.run_once(0s);
+        reactor.distrust(left.get());
+        poll.blocked = true;
+        reactor.start(poll);
+        run_out(reactor, poll);
+        CHECK((poll.result() & POLLIN) != 0);
+        CHECK(close_by(reactor, left) == 0);
+    });
+}
+
 TEST(a_poll_of_no_descriptor_is_an_error) {
     on_each([](Reactor& reactor) {
         for (const int fd : {-1, 900'000}) {

@@ -108,6 +108,40 @@ TEST(a_short_read_tells_nothing_after_a_hang_up_or_urgent_data) {
     }
 }
 
+TEST(a_poll_that_is_known_to_be_blocked_waits_for_its_event) {
+    for (const auto& [blocked, drained] : {std::pair{true, false}, std::pair{false, true}}) {
+        Fixture fixture;
+        auto [left, right] = tcp_pair();
+        write_all(right, "x");
+        Noting<PollFd> poll;
+        poll.fd = left.get();
+        poll.events = POLLIN;
+        poll.blocked = blocked;
+        poll.drained = drained;
+        const auto after = [&, &left = left](const Readiness& told) {
+            if (!poll.in_flight()) {
+                fixture.reactor.start(poll);
+            }
+            ScriptedPoller::events.emplace_back(left.get(), told);
+            fixture.reactor.run_once();
+            return poll.in_flight() ? 0 : poll.result();
+        };
+        CHECK(after(Readiness{}) == 0);  // it does not look
+        CHECK(after(writable) == 0);
+        CHECK(after(readable) == POLLIN);
+        CHECK(after(writable) == 0);
+        CHECK(after(hung_up) == POLLIN);
+        // Then a short read tells nothing any more: it looks.
+        fixture.reactor.start(poll);
+        fixture.reactor.run_once();
+        CHECK(poll.in_flight() == blocked);
+        CHECK(blocked || poll.result() == POLLIN);
+        fixture.reactor.cancel(poll);
+        fixture.reactor.run_once();
+        CHECK(close_by(fixture.reactor, left) == 0);
+    }
+}
+
 // Both directions' events are there; the handler of the first closes the descriptor, and opens one
 // of the same number. What the second tells is not the new one's.
 TEST(an_event_of_a_closed_descriptor_is_not_its_successors) {

@@ -47,8 +47,12 @@ class EpollPoller {
         epoll_event event{};
         event.events = events | EPOLLET;
         event.data.fd = fd;
-        // It is there already when only the reactor had forgotten it.
-        return ::epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) == 0 || errno == EEXIST ? 0 : errno;
+        if (::epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) == 0) {
+            return 0;
+        }
+        // It is there already when only the reactor had forgotten it: then the kernel is to look
+        // at it anew, as it does at one that is added.
+        return errno == EEXIST && ::epoll_ctl(epoll_, EPOLL_CTL_MOD, fd, &event) == 0 ? 0 : errno;
     }
 
     void wait(std::optional<std::chrono::steady_clock::duration> timeout, unsigned most) noexcept {

@@ -271,6 +271,12 @@ struct PollFd : Operation {
 
     Handle fd = no_handle;
     unsigned events = 0;
+
+    // What the caller's own calls have told, which may spare the backend a look at the start; it
+    // holds for as long as no run_once() lies in between. Such a poll may also complete for an
+    // event of before.
+    bool blocked = false;  // the last would have blocked
+    bool drained = false;  // a read of TCP's came short
 #if defined(_WIN32)
     PollScratch scratch;
 #endif

@@ -14,7 +14,12 @@
 //                  ends where descriptors were sent along.
 //   side.waiting   operations of this direction, tried in their order. A new one is tried at once
 //                  when nothing waits before it, so its completion needs no event.
-//   polls          PollFd operations: looked at on every event.
+//   polls          PollFd operations: looked at on every event. Who says that its own call would
+//                  have blocked has no look taken, neither now nor later: no event of what comes
+//                  after that call has been fetched, so there is one to come, and it tells enough.
+//                  So it is when the descriptor is watched only now, or is watched again: the
+//                  kernel then looks at it, and tells what is there. A short read is as good for
+//                  as long as short reads tell anything.
 //   resume_        descriptors whose multishot operations have more to do: they are given
 //                  a few rounds each at a time, so that none starves the others.
 //   files, closing how many file operations are in the pool, and the Close that waits for them.
@@ -26,6 +31,7 @@
 // before a handler was called is looked at again afterwards. Descriptors are never freed.
 #pragma once
 
+#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -54,7 +60,8 @@ struct Readiness {
     bool urgent = false;   // there is urgent data; not every kernel tells
 };
 
-// Poller: name; add(fd) -> 0 or an errno, 0 also when it has it; wait(timeout, most), then
+// Poller: name; add(fd) -> 0 or an errno, 0 also when it has it: either way it tells of what is
+// ready now by an event; wait(timeout, most), then
 // visit(visitor(fd, Readiness)) of what came, at most so many events; wake(); and a
 // destructor that gives back what it holds.
 template <typename Poller>
@@ -245,7 +252,8 @@ class ReadinessReactor final : public Reactor {
     }
 
     void start_poll(Descriptor& descriptor, Operation& operation) noexcept {
-        if (operation.kind() == Kind::poll) {
+        if (operation.kind() == Kind::poll &&
+            !is_blocked(descriptor, static_cast<PollFd&>(operation))) {
             const std::int64_t result = attempt(operation);
             if (result != -EAGAIN) {
                 complete(operation, result);
@@ -260,6 +268,10 @@ class ReadinessReactor final : public Reactor {
             descriptor.polls.remove(operation);
             complete(operation, -error);
         }
+    }
+
+    static bool is_blocked(const Descriptor& descriptor, const PollFd& poll) noexcept {
+        return poll.blocked || (poll.drained && descriptor.short_tells.value_or(true));
     }
 
     int watch(Descriptor& descriptor) noexcept {
@@ -347,7 +359,32 @@ class ReadinessReactor final : public Reactor {
         if (readiness.hung_up || readiness.urgent) {
             found.short_tells = false;
         }
+        if (!found.polls.empty()) {
+            complete_blocked(found, readiness);
+        }
         pump(found);
+    }
+
+    // Those that the event itself tells enough.
+    void complete_blocked(Descriptor& descriptor, const Readiness& readiness) noexcept {
+        const unsigned told = (readiness.readable || readiness.hung_up ? unsigned{POLLIN} : 0) |
+                              (readiness.writable || readiness.hung_up ? unsigned{POLLOUT} : 0) |
+                              (readiness.urgent ? unsigned{POLLPRI} : 0);
+        OperationList now = std::exchange(descriptor.polls, OperationList());
+        while (Operation* const operation = now.pop_front()) {
+            const std::int64_t result =
+                has_no_look(*operation) ? told & static_cast<PollFd*>(operation)->events : 0;
+            if (result != 0) {
+                complete(*operation, result);
+            } else {
+                descriptor.polls.push_back(*operation);
+            }
+        }
+    }
+
+    static bool has_no_look(const Operation& operation) noexcept {
+        return operation.kind() == Kind::poll && (static_cast<const PollFd&>(operation).blocked ||
+                                                  static_cast<const PollFd&>(operation).drained);
     }
 
     void pump(Descriptor& descriptor) {
@@ -416,30 +453,51 @@ class ReadinessReactor final : public Reactor {
         }
     }
 
-    // A handler may change the list; so each round starts anew behind what was looked at.
+    // Those that repeat come last and by turns, since their handlers are called at once and may
+    // change the list: each is at the front when its turn comes, and goes to the back.
     void look(Descriptor& descriptor) {
-        OperationList now = std::exchange(descriptor.polls, OperationList());
-        while (Operation* const operation = now.pop_front()) {
-            descriptor.polls.push_back(*operation);
-            const bool once = operation->kind() == Kind::poll;
-            const unsigned events = once ? static_cast<PollFd*>(operation)->events
-                                         : static_cast<PollFdMultishot*>(operation)->events;
-            const std::int64_t result = posix::poll(descriptor.fd, events);
-            if (result == -EAGAIN) {
-                continue;
-            }
-            if (once || result < 0) {
-                descriptor.polls.remove(*operation);
-                complete(*operation, result);
-            } else {
-                // What is left of `now` goes back first: a handler may cancel any of it.
-                while (Operation* const other = now.pop_front()) {
-                    descriptor.polls.push_back(*other);
-                }
-                deliver(*operation, Completion{result, true, {}});
+        const std::size_t repeating = look_once(descriptor);
+        for (std::size_t i = 0; i < repeating; ++i) {
+            Operation* const operation = descriptor.polls.first();
+            if (operation == nullptr || operation->kind() != Kind::poll_multishot) {
                 return;
             }
+            descriptor.polls.remove(*operation);
+            const unsigned events = static_cast<PollFdMultishot*>(operation)->events;
+            const std::int64_t result = posix::poll(descriptor.fd, events);
+            if (result < 0 && result != -EAGAIN) {
+                complete(*operation, result);
+                continue;
+            }
+            descriptor.polls.push_back(*operation);
+            if (result >= 0) {
+                deliver(*operation, Completion{result, true, {}});
+            }
         }
+    }
+
+    // At those that are told once; the others come to the front. How many they are.
+    std::size_t look_once(Descriptor& descriptor) noexcept {
+        OperationList all = std::exchange(descriptor.polls, OperationList());
+        OperationList once;
+        std::size_t repeating = 0;
+        while (Operation* const operation = all.pop_front()) {
+            if (operation->kind() == Kind::poll_multishot) {
+                descriptor.polls.push_back(*operation);
+                ++repeating;
+                continue;
+            }
+            const std::int64_t result = has_no_look(*operation) ? -EAGAIN : attempt(*operation);
+            if (result != -EAGAIN) {
+                complete(*operation, result);
+            } else {
+                once.push_back(*operation);
+            }
+        }
+        while (Operation* const operation = once.pop_front()) {
+            descriptor.polls.push_back(*operation);
+        }
+        return repeating;
     }
 
     // What is received at one time is to fit into the processor's cache, where it is worked on
