@@ -13,6 +13,7 @@
 #include "byte_stream.hpp"
 #include "loop_core.hpp"
 #include "loop_watch.hpp"
+#include "sock_calls.hpp"
 #include "socket_transport.hpp"
 
 namespace flowcoro::bindings {
@@ -304,6 +305,12 @@ PyObject* set_core_debug(PyObject* self, PyObject* enabled) noexcept {
     Py_RETURN_NONE;
 }
 
+// As asyncio's own, which is Python: each future that is made asks.
+PyObject* get_debug(PyObject* self, PyObject* /*unused*/) noexcept {
+    const LoopCore* const core = loop_of(self).core;
+    return PyBool_FromLong(core != nullptr && core->debug);
+}
+
 PyObject* get_reactor(PyObject* self, void* /*unused*/) noexcept {
     LoopCore* const core = loop_of(self).core;
     return PyUnicode_FromString(core != nullptr ? core->backend() : "");
@@ -366,6 +373,7 @@ PyMethodDef methods[] = {
     {"_moves", get_moves, METH_NOARGS, "_moves($self)\n--\n\n"},
     {"_stats", get_stats, METH_NOARGS, "_stats($self)\n--\n\n"},
     {"_running_callback", get_running_callback, METH_NOARGS, "_running_callback($self)\n--\n\n"},
+    {"get_debug", get_debug, METH_NOARGS, "get_debug($self)\n--\n\nWhether debug mode is on."},
     {}};
 
 PyGetSetDef properties[] = {
@@ -394,6 +402,9 @@ void bind_loop(nb::module_& module) {
         nb::raise_python_error();
     }
     loop::add_byte_stream_types(module.ptr());
+    if (!loop::add_sock_calls(module.ptr(), type.ptr())) {
+        nb::raise_python_error();
+    }
     const nb::handle in = module;
     module.def(
         "make_socket_transport_type",

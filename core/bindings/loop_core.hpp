@@ -72,6 +72,7 @@ class ReadyQueue {
 };
 
 class LoopCore;
+class SockCalls;
 
 // A reader's or a writer's poll: one descriptor, one direction.
 struct Watch : reactor::PollFd {
@@ -192,6 +193,8 @@ class LoopCore {
     [[nodiscard]] std::pair<std::size_t, std::size_t> waiting() const noexcept;
 
     bool debug = false;
+
+    SockCalls* sock_calls = nullptr;  // its own, as a member of this
 
   private:
     static constexpr double no_time = std::numeric_limits<double>::infinity();

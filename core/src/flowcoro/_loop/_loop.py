@@ -8,8 +8,10 @@ import signal
 import sys
 import threading
 from asyncio import events, format_helpers, sslproto
+from asyncio.base_events import _check_ssl_socket  # type: ignore[attr-defined]
 from asyncio.log import logger
 from collections.abc import Callable, Mapping, MutableMapping
+from socket import AF_INET, AF_INET6
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from flowcoro import _native
@@ -77,6 +79,7 @@ class Loop(_native.LoopCore, _Base):
         _check_thread: Callable[[], None]
         _check_callback: Callable[[Any, str], None]
         _transports: MutableMapping[int, Any]
+        _ensure_resolved: Callable[..., Any]
         _set_coroutine_origin_tracking: Callable[[bool], None]
         _asyncgen_firstiter_hook: Callable[[Any], None]
         _asyncgen_finalizer_hook: Callable[[Any], None]
@@ -203,6 +206,24 @@ class Loop(_native.LoopCore, _Base):
 
     def _timer_handle_cancelled(self, handle: Any) -> None:
         """Nothing: a timer that is cancelled leaves at once."""
+
+    if sys.platform != "win32":
+
+        async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+            """Connect a socket; a name in the address is resolved.
+
+            Raises:
+                OSError: It cannot be had, or the connection.
+            """
+            _check_ssl_socket(sock)
+            if self._debug and sock.gettimeout() != 0:
+                raise ValueError("the socket must be non-blocking")
+            if sock.family in (AF_INET, AF_INET6):
+                found = await self._ensure_resolved(
+                    address, family=sock.family, type=sock.type, proto=sock.proto, loop=self
+                )
+                address = found[0][4]
+            await self._connect_socket(sock, address)
 
     # Called by asyncio's own methods.
 
