@@ -18,6 +18,7 @@ import unittest
 import warnings
 from collections.abc import Iterator
 from types import ModuleType
+from typing import NamedTuple
 
 from flowcoro._loop import Loop
 
@@ -49,12 +50,31 @@ MODULES = (
 )
 """What is about loops in general; those that a Python does not have are left out there."""
 
+
+class Explained(NamedTuple):
+    """Why a test cannot pass, and where."""
+
+    reason: str
+    backends: tuple[str, ...] = ("io_uring", "epoll", "kqueue", "iocp")
+    since: tuple[int, int] = (3, 11)  # of Python
+
+    def here(self, backend: str) -> bool:
+        """Whether it is this backend and this Python."""
+        return backend in self.backends and sys.version_info >= self.since
+
+
 EXPLAINED = {
-    "SelectorEventLoopUnixSockSendfileTests.test_sock_sendfile_blocking_error": (
+    "SelectorEventLoopUnixSockSendfileTests.test_sock_sendfile_blocking_error": Explained(
         "looks into the selector of asyncio's own loop"
     ),
+    # Until then wait_for gave the loop the turn that is missing, as it made a task of its own.
+    "TestSSL.test_create_connection_memory_leak": Explained(
+        "stops the loop one turn before the kernel has let go of the socket",
+        backends=("io_uring",),
+        since=(3, 12),
+    ),
 }
-"""Tests that cannot pass, by class and name, and why."""
+"""Tests that cannot pass, by class and name."""
 
 MISSING = 77
 
@@ -114,9 +134,9 @@ def run(backend: str, name: str, only: str = "") -> int:
         print(f"skipped by the suite: {name_of(test)}: {reason}")
     failed = {name_of(test) for test, _ in [*result.failures, *result.errors]}
     failed |= {name_of(test) for test in result.unexpectedSuccesses}
-    expected = there & EXPLAINED.keys()
+    expected = there & {test for test, why in EXPLAINED.items() if why.here(backend)}
     for each in sorted(failed & expected):
-        print(f"explained: {each}: {EXPLAINED[each]}")
+        print(f"explained: {each}: {EXPLAINED[each].reason}")
     for each in sorted(failed - expected):
         print(f"NOT EXPLAINED: {each}")
     for each in sorted(expected - failed):

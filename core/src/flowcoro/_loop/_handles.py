@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 from asyncio import format_helpers
 from typing import Any
 
 __all__ = ["describe", "describe_callback"]
 
 
+# Newer ones tell arguments in debug mode only: they may be secrets.
+_HIDES_ARGUMENTS = "debug" in inspect.signature(format_helpers._format_callback_source).parameters
+
+
 def describe_callback(handle: Any) -> str:
     """Tell what the handle calls, and where that is defined, in asyncio's words."""
-    return format_helpers._format_callback_source(handle._callback, handle._args)
+    options: dict[str, Any] = {}
+    if _HIDES_ARGUMENTS and handle._loop is not None:
+        options["debug"] = handle._loop.get_debug()
+    return format_helpers._format_callback_source(handle._callback, handle._args, **options)
 
 
 def describe(handle: Any) -> str:

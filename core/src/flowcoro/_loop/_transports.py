@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 import warnings
 import weakref
 from asyncio import transports, trsock
@@ -109,7 +110,7 @@ class _SocketTransportBase(transports._FlowControlMixin):
         if sock is not None:
             sock.close()
         if server is not None:
-            server._detach()
+            server._detach(*_known_to_server(self))
 
     def __repr__(self) -> str:
         state = "closed" if not self._is_open else "closing" if self.is_closing() else "open"
@@ -125,6 +126,11 @@ class _SocketTransportBase(transports._FlowControlMixin):
 
 SocketTransport = _native.make_socket_transport_type(_SocketTransportBase)
 """asyncio's transport of a connected stream socket."""
+
+
+def _known_to_server(transport: Any) -> tuple[Any, ...]:
+    # Since 3.13 a server knows its transports, for `close_clients`; before it counted them.
+    return (transport,) if sys.version_info >= (3, 13) else ()
 
 
 _WITH_PORTS = (socket.AF_INET, socket.AF_INET6)
@@ -147,7 +153,9 @@ class Transports(MutableMapping[int, Any]):
     def __init__(self, native: Callable[[int], Any]) -> None:
         self._native = native
         self._excused: set[int] = set()
-        self._others: MutableMapping[int, Any] = weakref.WeakValueDictionary()
+        others: Any = weakref.WeakValueDictionary()
+        self._others: MutableMapping[int, Any] = others
+        self.data: dict[int, Any] = others.data  # for the native part: whether there are any
 
     def __getitem__(self, fd: int) -> Any:
         transport = self._native(fd) if fd not in self._excused else None
@@ -179,12 +187,17 @@ def open_transport(
     extra: dict[str, Any] | None,
     server: Any,
 ) -> Any:
-    """Make the transport of a connected socket; its protocol is told in the next turn."""
+    """Make the transport of a connected socket; its protocol is told in the next turn.
+
+    Raises:
+        RuntimeError: The socket has a transport already.
+    """
+    loop._ensure_fd_no_transport(sock)
     # The peer's address is kept natively where it has a port; most connections need no dict.
     if extra is not None and not (extra.keys() - {"peername"}) and sock.family in _WITH_PORTS:
         extra = None
     transport = SocketTransport()
     transport._open(loop, sock, protocol, extra, server, waiter)
     if server is not None:
-        server._attach()
+        server._attach(*_known_to_server(transport))
     return transport
