@@ -789,6 +789,13 @@ def test_over_tcp(backend: str) -> None:
                         await connection.send(question)
                         assert await connection.receive() == question
 
+                together = asyncio.Barrier(3)
+
+                async def hold() -> None:
+                    async with pool.acquire():
+                        await together.wait()
+
+                await asyncio.gather(hold(), hold(), hold())
                 await asyncio.gather(*(ask(number) for number in range(30)))
                 assert pool.stats().opened == 3
                 assert await proxy.drop_all(reset=True) == 3
