@@ -214,6 +214,15 @@ void* prepare(flowcoro_transport* transport, std::size_t size, std::size_t* room
     return found.empty() ? nullptr : found.data();
 }
 
+std::int64_t receive(flowcoro_transport* transport, void* into, std::size_t size) {
+    return transport == nullptr ? -EINVAL
+                                : of(transport).receive({static_cast<std::byte*>(into), size});
+}
+
+std::size_t expected(const flowcoro_transport* transport) {
+    return transport == nullptr ? 0 : of(transport).expected();
+}
+
 int commit(flowcoro_transport* transport, std::size_t size) {
     return transport == nullptr ? -EINVAL : of(transport).commit(size);
 }
@@ -433,6 +442,8 @@ const flowcoro_native_api table = {
     timer_set,
     timer_unset,
     timer_destroy,
+    receive,
+    expected,
 };
 
 static_assert(StreamTransport::above_high_water == FLOWCORO_ABOVE_HIGH_WATER);

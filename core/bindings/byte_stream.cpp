@@ -58,7 +58,8 @@ const transport::Protocol ByteStream::callbacks = {
         return 1;
     },
     [](void* context, flowcoro_transport*) { of(context).feed_above(false); },
-    [](void* context, flowcoro_transport*, int error) { of(context).on_closed(error); }};
+    [](void* context, flowcoro_transport*, int error) { of(context).on_closed(error); },
+    [](void* context, flowcoro_transport*) { of(context).on_readable(); }};
 
 // What is left to close when the object is gone.
 const transport::Protocol ByteStream::orphans = {
@@ -67,7 +68,8 @@ const transport::Protocol ByteStream::orphans = {
     [](void*, flowcoro_transport*, const void*, std::size_t) {},
     nullptr,
     nullptr,
-    [](void*, flowcoro_transport*, int) {}};
+    [](void*, flowcoro_transport*, int) {},
+    nullptr};
 
 bool ByteStream::open(LoopObject* of_loop, int fd) noexcept {
     if (loop_ != nullptr) {
@@ -112,9 +114,62 @@ bool ByteStream::open_over(PyObject* of_loop, PyObject* transport) noexcept {
 // Input.
 
 void ByteStream::on_received(std::span<const std::byte> bytes) noexcept {
+    add_received(PyBytes_FromStringAndSize(reinterpret_cast<const char*>(bytes.data()),
+                                           static_cast<Py_ssize_t>(bytes.size())));
+}
+
+// Something is there. Who reads whatever comes receives it when the task goes on.
+void ByteStream::on_readable() noexcept {
+    if (reader_ == nullptr) {
+        stream_->peek();  // the end is noticed all the same
+        return;
+    }
+    if (needed_.kind != Need::Kind::some) {
+        pull_for(needed_);
+    }
+    wake_reader();
+}
+
+// A new reference; null when nothing is there, or with an error set.
+PyObject* ByteStream::pull(std::size_t most) noexcept {
+    if (stream_ == nullptr || !stream_->may_receive()) {
+        return nullptr;
+    }
+    const std::span<std::byte> room = core_->received.room(std::min(most, stream_->expected()));
+    const std::int64_t size = room.empty() ? 0 : stream_->receive(room);
+    if (size <= 0) {
+        return nullptr;
+    }
+    received += static_cast<std::uint64_t>(size);
+    return core_->received.take(static_cast<std::size_t>(size));
+}
+
+// Until it is there, or there is nothing more.
+void ByteStream::pull_for(const Need& need) noexcept {
+    try {
+        while (!has(need)) {
+            pieces_.push_back(nullptr);  // room for it, before it is taken from the kernel
+            PyObject* const data =
+                pull(need.kind == Need::Kind::exactly ? need.size - buffered_ : need.size);
+            if (data == nullptr) {
+                pieces_.pop_back();
+                break;
+            }
+            pieces_.back() = data;
+            buffered_ += static_cast<std::size_t>(PyBytes_GET_SIZE(data));
+        }
+    } catch (const std::bad_alloc&) {
+        PyErr_NoMemory();
+    }
+    if (PyErr_Occurred()) {
+        end(take_exception());
+        abort(false);
+    }
+}
+
+// Takes the reference over; null: an error is set.
+void ByteStream::add_received(PyObject* data) noexcept {
     core_->gauges()->count_callback();
-    PyObject* const data = PyBytes_FromStringAndSize(reinterpret_cast<const char*>(bytes.data()),
-                                                     static_cast<Py_ssize_t>(bytes.size()));
     if (data == nullptr) {
         end(take_exception());
         stream_->abort();
@@ -274,6 +329,16 @@ ByteStream::State ByteStream::try_take(const Need& need, PyObject*& value) noexc
         fail("closed");
         return State::failed;
     }
+    if (stream_ != nullptr && stream_->may_receive()) {
+        if (need.kind != Need::Kind::some) {
+            pull_for(need);
+        } else if (buffered_ == 0) {
+            value = pull(need.size);
+            if (value != nullptr || PyErr_Occurred()) {
+                return value != nullptr ? State::done : State::failed;
+            }
+        }
+    }
     std::size_t size = 0;
     bool there = false;
     if (need.kind == Need::Kind::some) {
@@ -323,28 +388,29 @@ bool ByteStream::wait_for(const Need& need, PyObject* future) noexcept {
     return true;
 }
 
+// Whether it is there, or more than was to come before it. Throws std::bad_alloc.
+bool ByteStream::has(const Need& need) {
+    switch (need.kind) {
+        case Need::Kind::some:
+            return buffered_ != 0;
+        case Need::Kind::exactly:
+            return buffered_ >= need.size;
+        case Need::Kind::until:
+            return buffered_ >= need.size || find(need.separator).has_value();
+    }
+    return false;
+}
+
 // When it has what it waits for, or never will.
 void ByteStream::wake_reader() noexcept {
     if (reader_ == nullptr) {
         return;
     }
-    bool there = ended_ || closed_ || !is_open();
-    if (!there) {
-        switch (needed_.kind) {
-            case Need::Kind::some:
-                there = true;
-                break;
-            case Need::Kind::exactly:
-                there = buffered_ >= needed_.size;
-                break;
-            case Need::Kind::until:
-                try {
-                    there = buffered_ >= needed_.size || find(needed_.separator).has_value();
-                } catch (const std::bad_alloc&) {
-                    there = true;  // it fails on its own
-                }
-                break;
-        }
+    bool there = ended_ || closed_ || !is_open() || needed_.kind == Need::Kind::some;
+    try {
+        there = there || has(needed_);
+    } catch (const std::bad_alloc&) {
+        there = true;  // it fails on its own
     }
     if (there) {
         const nb::object future = nb::steal(std::exchange(reader_, nullptr));

@@ -11,6 +11,9 @@
 //   stream_     the native transport, which owns the descriptor; null when there is none, or it
 //               is closed. It does not own this object: who drops the last reference aborts it.
 //   transport_  instead: an asyncio transport, which feeds this by feed(), feed_end() and so on.
+//   pull        while much comes at a time, stream_ tells only that something is there, and it is
+//               received by the read itself: then it is still in the processor's cache when it is
+//               worked on, and what nobody reads stays with the kernel.
 //   pieces_     what was received: from first_ on, of the first one from offset_ on.
 //   reader_     the future of the one read that waits; needed_ says for what.
 //   above_      more is unsent than there should be: writes wait.
@@ -127,6 +130,11 @@ class ByteStream final : public LoopCore::Member {
     static const transport::Protocol orphans;
 
     void on_received(std::span<const std::byte> bytes) noexcept;
+    void on_readable() noexcept;
+    void add_received(PyObject* data) noexcept;
+    PyObject* pull(std::size_t most) noexcept;
+    void pull_for(const Need& need) noexcept;
+    [[nodiscard]] bool has(const Need& need);
     void on_closed(int error) noexcept;
 
     void add_piece(PyObject* data) noexcept;  // takes the reference over

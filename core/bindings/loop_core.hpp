@@ -33,6 +33,7 @@
 #include "flowcoro/reactor/reactor.hpp"
 #include "loop_gauges.hpp"
 #include "loop_handle.hpp"
+#include "received_bytes.hpp"
 
 namespace flowcoro::bindings::loop {
 
@@ -193,6 +194,9 @@ class LoopCore {
     [[nodiscard]] std::pair<std::size_t, std::size_t> waiting() const noexcept;
 
     bool debug = false;
+
+    // Shared by all that receives on this loop's thread.
+    ReceivedBytes received;
 
     SockCalls* sock_calls = nullptr;  // its own, as a member of this
 

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <span>
 
 #include "bindings.hpp"
 #include "sock_addresses.hpp"
@@ -131,18 +132,18 @@ Outcome recv_bytes(SockCall& call, PyObject** result) noexcept {
     if (needs_no_try(call, *calls)) {
         return Outcome::blocked;
     }
-    PyObject* const into = calls->spare(call.size);
-    if (into == nullptr) {
+    const std::span<std::byte> into = calls->received().room(call.size);
+    if (into.empty()) {
         return Outcome::failed;
     }
-    char* const bytes = PyBytes_AS_STRING(into);
     const ssize_t received =
-        not_interrupted([&] { return ::recv(call.fd, bytes, call.size, MSG_DONTWAIT); });
+        not_interrupted([&] { return ::recv(call.fd, into.data(), into.size(), MSG_DONTWAIT); });
     if (received < 0) {
         return outcome_of_errno();
     }
-    calls->note_read(call, static_cast<std::size_t>(received), call.size);
-    return outcome_of(calls->cut_spare(static_cast<std::size_t>(received)), result);
+    const auto size = static_cast<std::size_t>(received);
+    calls->note_read(call, size, call.size);
+    return outcome_of(calls->received().take(size), result);
 }
 
 bool begin_recv_into(SockCall& call) noexcept {
@@ -194,23 +195,25 @@ Outcome recvfrom(SockCall& call, PyObject** result) noexcept {
         return call.plain ? Outcome::failed
                           : call_method(call, "recvfrom", result, call.arguments[0]);
     }
-    PyObject* const into = calls->spare(call.size);
-    if (into == nullptr) {
+    // Of no bytes as well: a datagram is taken all the same.
+    const std::span<std::byte> into = calls->received().room(std::max(call.size, std::size_t{1}));
+    if (into.empty()) {
         return Outcome::failed;
     }
     sockaddr_storage address{};
     socklen_t size = sizeof address;
     const ssize_t received = not_interrupted([&] {
         size = sizeof address;
-        return ::recvfrom(call.fd, PyBytes_AS_STRING(into), call.size, MSG_DONTWAIT,
+        return ::recvfrom(call.fd, into.data(), call.size, MSG_DONTWAIT,
                           reinterpret_cast<sockaddr*>(&address), &size);
     });
     if (received < 0) {
         return outcome_of_errno();
     }
-    return outcome_of(Py_BuildValue("NN", calls->cut_spare(static_cast<std::size_t>(received)),
-                                    make_address(address, size)),
-                      result);
+    return outcome_of(
+        Py_BuildValue("NN", calls->received().take(static_cast<std::size_t>(received)),
+                      make_address(address, size)),
+        result);
 }
 
 // asyncio's: no size, or 0, is all of the buffer.

@@ -16,9 +16,6 @@ namespace {
 
 Imported future_type("asyncio", "Future");
 
-// A larger bytes object is not kept: it is made for the one call.
-constexpr std::size_t most_spare = std::size_t{1024} * 1024;
-
 struct Names {
     PyObject* set_result = PyUnicode_InternFromString("set_result");
     PyObject* blocking = PyUnicode_InternFromString("_asyncio_future_blocking");
@@ -97,7 +94,6 @@ SockCalls::~SockCalls() {
         Py_XDECREF(each.socket);
     }
     Py_XDECREF(transports_);
-    Py_XDECREF(spare_);
 }
 
 // The reactor is gone, and with it all polls.
@@ -289,36 +285,6 @@ bool SockCalls::is_drained(const SockCall& call) const noexcept {
     // The turn 0 is before the loop has run at all.
     return known != nullptr && known->drained_in != 0 &&
            known->drained_in == core().gauges()->turns();
-}
-
-// Bytes to receive into.
-
-PyObject* SockCalls::spare(std::size_t size) noexcept {
-    if (spare_ != nullptr && static_cast<std::size_t>(PyBytes_GET_SIZE(spare_)) >= size) {
-        return spare_;
-    }
-    Py_CLEAR(spare_);
-    spare_ = PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(size));
-    return spare_;
-}
-
-// What fills it by half is handed over as it is, less is copied.
-PyObject* SockCalls::cut_spare(std::size_t received) noexcept {
-    const auto size = static_cast<std::size_t>(PyBytes_GET_SIZE(spare_));
-    PyObject* result = nullptr;
-    if (received > size / 2) {
-        result = std::exchange(spare_, nullptr);
-        if (received != size) {
-            _PyBytes_Resize(&result, static_cast<Py_ssize_t>(received));
-        }
-        return result;
-    }
-    result =
-        PyBytes_FromStringAndSize(PyBytes_AS_STRING(spare_), static_cast<Py_ssize_t>(received));
-    if (size > most_spare) {
-        Py_CLEAR(spare_);
-    }
-    return result;
 }
 
 }  // namespace flowcoro::bindings::loop

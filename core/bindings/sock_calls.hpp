@@ -69,11 +69,7 @@ class SockCalls final : public LoopCore::Member {
 
     [[nodiscard]] bool is_drained(const SockCall& call) const noexcept;
 
-    // A bytes object of that size at least, to receive into. Null, with an error set.
-    PyObject* spare(std::size_t size) noexcept;
-
-    // What was received into it: a new reference. Null, with an error set.
-    PyObject* cut_spare(std::size_t received) noexcept;
+    [[nodiscard]] ReceivedBytes& received() noexcept { return core().received; }
 
     [[nodiscard]] LoopCore& core() const noexcept { return *loop_->core; }
 
@@ -106,7 +102,6 @@ class SockCalls final : public LoopCore::Member {
     std::vector<std::unique_ptr<Wait>> waits_;
     std::vector<Wait*> free_;
     PyObject* transports_ = nullptr;  // owned: the dict in the loop's _transports
-    PyObject* spare_ = nullptr;       // owned, by nobody else
 };
 
 enum class Outcome : std::uint8_t { done, blocked, failed };

@@ -98,7 +98,8 @@ const transport::Protocol SocketTransport::callbacks = {
     },
     [](void* context, flowcoro_transport*) { return of(context).on_ended() ? 1 : 0; },
     [](void* context, flowcoro_transport*) { of(context).on_writable(); },
-    [](void* context, flowcoro_transport*, int error) { of(context).on_closed(error); }};
+    [](void* context, flowcoro_transport*, int error) { of(context).on_closed(error); },
+    [](void* context, flowcoro_transport*) { of(context).on_readable(); }};
 
 bool SocketTransport::open(LoopObject* of_loop, PyObject* with_socket, PyObject* to, PyObject* more,
                            PyObject* from, PyObject* waits) noexcept {
@@ -398,6 +399,60 @@ void SocketTransport::receive_data(PyObject* data) noexcept {
         Py_DECREF(result);
     } else {
         fail("Fatal error: protocol.data_received() call failed.");
+    }
+}
+
+// Much comes at a time: straight into what the protocol is given, or gives.
+void SocketTransport::on_readable() noexcept {
+    if (!held_.empty()) {
+        deliver_held({});
+        if (!is_reading()) {
+            return;
+        }
+    }
+    if (buffered_) {
+        receive_into_buffer();
+        return;
+    }
+    ReceivedBytes& bytes = loop->core->received;
+    const std::span<std::byte> room = bytes.room(stream_->expected());
+    if (room.empty()) {
+        fail("Fatal read error on socket transport");
+        return;
+    }
+    const std::int64_t size = stream_->receive(room);
+    if (size > 0) {
+        receive_data(bytes.take(static_cast<std::size_t>(size)));
+    }
+}
+
+void SocketTransport::receive_into_buffer() noexcept {
+    const Entered entered(*this);
+    const nb::object hint = nb::steal(PyLong_FromSize_t(stream_->expected()));
+    const nb::object target =
+        nb::steal(hint.is_valid() ? call(protocol, names().get_buffer, hint.ptr()) : nullptr);
+    Py_buffer view;
+    if (!target.is_valid() || PyObject_GetBuffer(target.ptr(), &view, PyBUF_WRITABLE) != 0) {
+        fail("Fatal error: protocol.get_buffer() call failed.");
+        return;
+    }
+    std::int64_t size = -EAGAIN;
+    const bool has_room = view.len != 0;
+    if (has_room && is_reading()) {
+        size = stream_->receive(
+            {static_cast<std::byte*>(view.buf), static_cast<std::size_t>(view.len)});
+    }
+    PyBuffer_Release(&view);
+    if (!has_room) {
+        PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
+        fail("Fatal error: protocol.get_buffer() call failed.");
+    } else if (size > 0) {
+        const nb::object number = nb::steal(PyLong_FromLongLong(size));
+        const nb::object result = nb::steal(
+            number.is_valid() ? call(protocol, names().buffer_updated, number.ptr()) : nullptr);
+        if (!result.is_valid()) {
+            fail("Fatal error: protocol.buffer_updated() call failed.");
+        }
     }
 }
 

@@ -111,6 +111,7 @@ class SocketTransport final : public LoopCore::Member {
 
     void on_connected() noexcept;
     void on_received(std::span<const std::byte> bytes) noexcept;
+    void on_readable() noexcept;
     bool on_ended() noexcept;
     void on_writable() noexcept;
     void on_closed(int error) noexcept;
@@ -120,6 +121,7 @@ class SocketTransport final : public LoopCore::Member {
     void deliver(std::span<const std::byte> bytes) noexcept;
     void deliver_held(std::span<const std::byte> last) noexcept;
     void receive_data(PyObject* data) noexcept;
+    void receive_into_buffer() noexcept;
     void fill_buffers(std::span<const std::byte> bytes) noexcept;
     bool refuse_write() noexcept;
     std::size_t send_now(std::span<const std::byte> bytes) noexcept;

@@ -57,7 +57,7 @@ extern "C" {
 #endif
 
 #define FLOWCORO_NATIVE_API_MAJOR 1
-#define FLOWCORO_NATIVE_API_MINOR 0
+#define FLOWCORO_NATIVE_API_MINOR 1
 #define FLOWCORO_NATIVE_API_CAPSULE "flowcoro._native.native_api"
 
 /* What the write functions return besides 0 and errors. */
@@ -194,6 +194,17 @@ typedef struct flowcoro_native_api {
 
     /* Also from within its function. Null is no timer. */
     void (*timer_destroy)(flowcoro_timer* timer);
+
+    /* Since 1.1. Receiving directly, for a protocol with `readable`. */
+
+    /* Within `readable`, and after one that has not received, until there is no more: up to `size`
+     * bytes. How many; 0: the peer's end; a negative errno value: -EAGAIN when nothing is there
+     * after all. The end and an error are told by `ended` and `closed` as well. -EINVAL at any
+     * other time. */
+    int64_t (*receive)(flowcoro_transport* transport, void* into, size_t size);
+
+    /* How many bytes to expect then; 0 at any other time. */
+    size_t (*expected)(const flowcoro_transport* transport);
 } flowcoro_native_api;
 
 #ifdef Py_PYTHON_H

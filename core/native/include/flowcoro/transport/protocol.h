@@ -56,6 +56,11 @@ typedef struct flowcoro_protocol {
      * closed or aborted here or ended by its peer; else an errno value: the peer's reset, or
      * ECANCELED when the reactor goes. The transport is gone afterwards, unless it is retained. */
     void (*closed)(void* context, flowcoro_transport* transport, int error);
+
+    /* Instead of `received`, while much comes at a time: something is there. Receive it by
+     * receive(), into where it is to stay, now or later: it is not told again before that found
+     * nothing more. May be null. */
+    void (*readable)(void* context, flowcoro_transport* transport);
 } flowcoro_protocol;
 
 typedef struct flowcoro_acceptor {

@@ -6,6 +6,7 @@
 //         void connected(StreamTransport& transport);           // optional, and so are
 //         bool ended(StreamTransport& transport);               //   true: the transport stays
 //         void writable(StreamTransport& transport);
+//         void readable(StreamTransport& transport);
 //     };
 //     struct Echoes {
 //         Echo* accepted(StreamTransport& transport);           // null: refused
@@ -55,6 +56,11 @@ constexpr Protocol make_protocol() noexcept {
     if constexpr (requires(T& self, StreamTransport& of) { self.writable(of); }) {
         table.writable = [](void* self, flowcoro_transport* transport) {
             static_cast<T*>(self)->writable(tables::object(transport));
+        };
+    }
+    if constexpr (requires(T& self, StreamTransport& of) { self.readable(of); }) {
+        table.readable = [](void* self, flowcoro_transport* transport) {
+            static_cast<T*>(self)->readable(tables::object(transport));
         };
     }
     return table;

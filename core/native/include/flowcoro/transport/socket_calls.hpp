@@ -14,6 +14,8 @@
 #include <array>
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
+#include <span>
 
 #include "flowcoro/reactor/platform.hpp"
 #include "flowcoro/reactor/posix_calls.hpp"
@@ -70,6 +72,25 @@ inline void discard_input(Handle handle) noexcept {
             return;
         }
     }
+}
+
+// To be polled for.
+inline constexpr unsigned readable = POLLIN;
+
+// How many bytes came; 0: the peer's end; or a negative errno value.
+inline std::int64_t receive(Handle handle, std::span<std::byte> into, int flags = 0) noexcept {
+    for (;;) {
+        const ssize_t size = ::recv(handle, into.data(), into.size(), flags | MSG_DONTWAIT);
+        if (size >= 0 || errno != EINTR) {
+            return size >= 0 ? size : errno == EWOULDBLOCK ? -EAGAIN : -errno;
+        }
+    }
+}
+
+// Likewise, whether there is a byte; it stays.
+inline std::int64_t peek(Handle handle) noexcept {
+    std::byte one{};
+    return receive(handle, {&one, 1}, MSG_PEEK);
 }
 
 // Of what a poll found: an error, or no connection in either direction.

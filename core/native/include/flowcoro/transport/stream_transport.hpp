@@ -19,16 +19,21 @@
 //   depth_       callbacks that are running, 0 or 1; corks_: cork() calls without their uncork().
 //   kept_        received while reading was paused: delivered on resume, before what is new.
 //   end_         the end or the error that came after what is kept, likewise.
+//   direct_      once a receive has filled its buffer, if the protocol has `readable`: while its
+//                `on`, the protocol receives, and we wait for readiness only. So what is large is
+//                copied once, and comes as a whole.
 //   later_       a timer for what must not be done from within a call: the first callback, what
 //                was kept, and the next try after the pool had no buffer.
 //   references_  one is the transport's own, until `closed` has been called.
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <new>
 #include <optional>
 #include <span>
@@ -54,8 +59,13 @@ using Protocol = ::flowcoro_protocol;
 
 // Whether it has all that is called without a look.
 inline bool is_whole(const Protocol* protocol) noexcept {
-    return protocol != nullptr && protocol->size >= sizeof *protocol &&
+    return protocol != nullptr && protocol->size >= offsetof(Protocol, readable) &&
            protocol->received != nullptr && protocol->closed != nullptr;
+}
+
+// Whether it was compiled with what came later, and has it.
+inline bool has_readable(const Protocol& protocol) noexcept {
+    return protocol.size >= sizeof protocol && protocol.readable != nullptr;
 }
 
 // Of a descriptor: whether the transport closes it at its end.
@@ -207,6 +217,9 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
         if (state_ == State::open && !paused_) {
             paused_ = true;
             reactor().cancel(receive_);
+            if (direct_ != nullptr) {
+                reactor().cancel(direct_->poll);
+            }
         }
     }
 
@@ -225,6 +238,27 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
     // Within `received`: the buffer that holds the bytes, which is the caller's from now on. They
     // begin where it does. Empty at any other time, or when it was taken already.
     [[nodiscard]] memory::Buffer take_buffer() noexcept { return std::move(current_); }
+
+    // Within `readable`, and after one that has not received, until there is no more: receives what
+    // is there, up to the size. How many bytes; 0: the peer's end; a negative errno value: -EAGAIN
+    // when nothing is there after all. The end and an error are told by `ended` and `closed` as
+    // well. -EINVAL at any other time.
+    std::int64_t receive(std::span<std::byte> into) noexcept;
+
+    // Likewise, but takes nothing: 1 when there is something.
+    std::int64_t peek() noexcept;
+
+    // Whether receive() may be called.
+    [[nodiscard]] bool may_receive() const noexcept {
+        return is_reading() && is_direct() && !ended_ && !end_ && kept_.empty() &&
+               !receive_.in_flight() && !direct_->poll.in_flight() &&
+               direct_->outcome != Direct::Outcome::over;
+    }
+
+    // How much is to be expected then; 0 at any other time.
+    [[nodiscard]] std::size_t expected() const noexcept {
+        return may_receive() ? direct_->expected : 0;
+    }
 
     // The end. `closed` comes from a later run_once().
 
@@ -341,6 +375,13 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
     void go_on_later(reactor::Clock::duration delay) noexcept;
     void receive() noexcept;
     void on_received(reactor::Completion&& completion);
+    void on_readable(reactor::Completion&& completion);
+    void receive_directly();
+    void receive_on() noexcept;
+    void settle(std::int64_t result, std::size_t asked) noexcept;
+    void wait_readable(bool blocked, bool drained) noexcept;
+    void turn_direct() noexcept;
+    [[nodiscard]] bool is_direct() const noexcept;
     void keep(memory::Buffer&& buffer, std::size_t size) noexcept;
     void deliver(memory::Buffer&& buffer, std::size_t size);
 
@@ -370,6 +411,50 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
     void close_down(int error) noexcept;
     void on_closed(reactor::Completion&& completion);
 
+    // Of a connection on which much comes at a time.
+    struct Direct {
+        // A message from which on it is worth a call of its own, which costs as much as to copy it.
+        static constexpr std::size_t large = std::size_t{32} * 1024;
+        static constexpr std::size_t most = std::size_t{256} * 1024;
+        static constexpr unsigned patience = 64;
+
+        explicit Direct(StreamTransport& of) noexcept
+            : poll(of), is_tcp(reactor::posix::is_tcp(of.handle_)) {
+            poll.fd = of.handle_;
+            poll.events = sockets::readable;
+        }
+
+        // What the last receive has found.
+        enum class Outcome : std::uint8_t { nothing, some, whole, blocked, over };
+
+        void note(std::int64_t result, std::size_t asked) noexcept {
+            if (result > 0) {
+                const auto size = static_cast<std::size_t>(result);
+                outcome = size < asked ? Outcome::some : Outcome::whole;
+                few = size < large ? few + 1 : 0;
+                at_once += size;
+                if (size == asked && asked >= expected) {
+                    expected = std::min(asked * 2, most);
+                }
+            } else if (result == -EAGAIN) {
+                outcome = Outcome::blocked;
+            } else {
+                outcome = Outcome::over;
+                error = static_cast<int>(-result);
+            }
+        }
+
+        Part<reactor::PollFd, StreamTransport, &StreamTransport::on_readable> poll;
+        const bool is_tcp;  // what comes short was all
+        std::size_t expected = most / 2;
+        std::size_t at_once = 0;  // received since `readable` was called first
+        unsigned few = 0;         // receives in a row that were small
+        int error = 0;            // 0: the peer's end
+        Outcome outcome = Outcome::nothing;
+        bool on = false;
+        bool asks = false;  // `readable` runs
+    };
+
     Transports& transports_;
     const Handle handle_;
     State state_ = State::open;
@@ -395,6 +480,7 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
     Output flight_;
     memory::Buffer current_;
     std::vector<Piece> kept_;
+    std::unique_ptr<Direct> direct_;
     std::optional<int> end_;
     std::chrono::milliseconds delay_ = first_delay;
 

@@ -41,7 +41,12 @@ inline void StreamTransport::go_on_later(reactor::Clock::duration delay) noexcep
 }
 
 inline void StreamTransport::receive() noexcept {
-    if (is_reading() && !ended_ && !end_ && !receive_.in_flight()) {
+    if (!is_reading() || ended_ || end_ || receive_.in_flight()) {
+        return;
+    }
+    if (is_direct()) {
+        wait_readable(false, false);
+    } else if (direct_ == nullptr || !direct_->poll.in_flight()) {
         reactor().start(receive_);
     }
 }
@@ -59,13 +64,16 @@ inline void StreamTransport::on_received(reactor::Completion&& completion) {
     } else if (result > 0) {
         delay_ = first_delay;
         const auto size = static_cast<std::size_t>(result);
+        if (size >= std::min(Direct::large, completion.buffer.bytes().size())) {
+            turn_direct();
+        }
         if (paused_ || !kept_.empty()) {
             keep(std::move(completion.buffer), size);
         } else {
             deliver(std::move(completion.buffer), size);
         }
     } else if (result == -ECANCELED) {
-        receive();  // paused; and perhaps resumed since
+        receive();  // paused, and perhaps resumed since; or it goes on directly
     } else if (result == -ENOBUFS) {
         ++transports_.stats().no_buffers;
         go_on_later(delay_);
@@ -74,6 +82,127 @@ inline void StreamTransport::on_received(reactor::Completion&& completion) {
         end_ = static_cast<int>(-result);
     } else {
         on_end(static_cast<int>(-result));
+    }
+}
+
+// Receiving directly.
+
+inline bool StreamTransport::is_direct() const noexcept {
+    return direct_ != nullptr && direct_->on && has_readable(*protocol_);
+}
+
+inline void StreamTransport::turn_direct() noexcept {
+    if (!has_readable(*protocol_) || is_direct()) {
+        return;
+    }
+    if (direct_ == nullptr) {
+        direct_.reset(new (std::nothrow) Direct(*this));
+        if (direct_ == nullptr) {
+            return;
+        }
+    }
+    direct_->on = true;
+    direct_->few = 0;
+    reactor().cancel(receive_);
+}
+
+inline void StreamTransport::wait_readable(bool blocked, bool drained) noexcept {
+    if (!direct_->poll.in_flight()) {
+        direct_->poll.blocked = blocked;
+        direct_->poll.drained = drained;
+        reactor().start(direct_->poll);
+    }
+}
+
+inline void StreamTransport::on_readable(reactor::Completion&& completion) {
+    if (state_ == State::open && completion.result >= 0) {
+        receive_directly();
+    } else if (state_ == State::open && completion.result == -ECANCELED) {
+        receive();  // paused, and perhaps resumed since
+    } else if (state_ == State::open) {
+        on_end(static_cast<int>(-completion.result));
+    } else if (state_ == State::closing && completion.result >= 0) {
+        // Dropped, as on_received() does; a reset ends the flush.
+        std::array<std::byte, 16384> dropped;
+        const std::int64_t result = sockets::receive(handle_, dropped);
+        if (result < 0 && result != -EAGAIN) {
+            close_down(static_cast<int>(-result));
+        } else if (result != 0) {
+            wait_readable(false, false);
+        }
+    }
+}
+
+inline void StreamTransport::receive_directly() {
+    using Outcome = Direct::Outcome;
+    Direct& direct = *direct_;
+    direct.at_once = 0;
+    do {
+        if (!is_reading() || !is_direct()) {
+            receive();
+            return;
+        }
+        direct.outcome = Outcome::nothing;
+        const Callback running(*this);
+        direct.asks = true;
+        protocol_->readable(context_, this);
+        direct.asks = false;
+    } while (direct.outcome == Outcome::whole && direct.at_once < Direct::most);
+    if (direct.outcome == Outcome::over && state_ == State::open) {
+        if (paused_) {
+            end_ = direct.error;
+        } else {
+            on_end(direct.error);
+        }
+    } else if (direct.outcome != Outcome::nothing) {
+        receive_on();
+    }
+}
+
+// After a receive: waits for more to come, if that was all.
+inline void StreamTransport::receive_on() noexcept {
+    using Outcome = Direct::Outcome;
+    Direct& direct = *direct_;
+    direct.on = direct.few < Direct::patience;
+    if (is_reading() && is_direct()) {
+        wait_readable(direct.outcome == Outcome::blocked,
+                      direct.is_tcp && direct.outcome == Outcome::some);
+    } else {
+        receive();
+    }
+}
+
+inline std::int64_t StreamTransport::receive(std::span<std::byte> into) noexcept {
+    if (!may_receive() || into.empty()) {
+        return -EINVAL;
+    }
+    const std::int64_t result = sockets::receive(handle_, into);
+    settle(result, into.size());
+    return result;
+}
+
+inline std::int64_t StreamTransport::peek() noexcept {
+    if (!may_receive()) {
+        return -EINVAL;
+    }
+    const std::int64_t result = sockets::peek(handle_);
+    if (result <= 0) {
+        settle(result, 1);
+    }
+    return result;
+}
+
+// What a receive has found; within `readable` it is looked at afterwards.
+inline void StreamTransport::settle(std::int64_t result, std::size_t asked) noexcept {
+    direct_->note(result, asked);
+    if (direct_->asks) {
+        return;
+    }
+    if (direct_->outcome == Direct::Outcome::over) {
+        end_ = direct_->error;
+        go_on_later(reactor::Clock::duration::zero());
+    } else if (direct_->outcome != Direct::Outcome::whole) {
+        receive_on();
     }
 }
 
