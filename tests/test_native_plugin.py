@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import importlib.util
 import random
@@ -19,6 +20,7 @@ from types import ModuleType
 import pytest
 
 import flowcoro
+from flowcoro import new_event_loop
 from flowcoro.reactor import Reactor, available
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the backends so far are Linux's")
@@ -242,13 +244,74 @@ def test_an_object_that_has_a_reactor_is_as_good(plugin: ModuleType) -> None:
         plugin.misuse(Loop(reactor))
 
 
+@pytest.mark.parametrize("backend", available())
+def test_it_shares_a_loop_with_coroutines(plugin: ModuleType, backend: str) -> None:
+    before = plugin.stats()
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = listener.getsockname()
+    payload = random.Random(1).randbytes(300_000)
+
+    async def converse() -> bool:
+        reader, writer = await asyncio.open_connection(*address)
+        sending = asyncio.ensure_future(send(writer))
+        back = await reader.readexactly(len(payload))
+        await sending
+        writer.close()
+        return back == payload
+
+    async def send(writer: asyncio.StreamWriter) -> None:
+        writer.write(payload)
+        await writer.drain()
+
+    async def main() -> None:
+        plugin.serve(asyncio.get_running_loop(), listener.detach())
+        assert await asyncio.gather(*(converse() for _ in range(5))) == [True] * 5
+        left, right = socket.socketpair()
+        with left:
+            plugin.attach(asyncio.get_running_loop(), right.detach())
+            left.setblocking(False)
+            await asyncio.get_running_loop().sock_sendall(left, b"world")
+            back = b""
+            while len(back) < len(b"hello world"):
+                back += await asyncio.get_running_loop().sock_recv(left, 100)
+            assert back == b"hello world"
+
+    with asyncio.Runner(loop_factory=lambda: new_event_loop(backend)) as runner:
+        runner.run(main())
+    left_over = difference(plugin, before)
+    assert left_over["serving"] == 0  # the loop's end is the listener's
+    assert left_over["accepted"] == 5
+    assert left_over["closed"] + left_over["failed"] == 6
+
+
+def test_a_loop_that_is_closed_or_elsewhere_refuses(plugin: ModuleType) -> None:
+    loop = new_event_loop()
+    refused: list[BaseException] = []
+
+    def elsewhere() -> None:
+        try:
+            plugin.serve(loop, 0)
+        except (OSError, RuntimeError) as error:
+            refused.append(error)
+
+    async def main() -> None:
+        await asyncio.get_running_loop().run_in_executor(None, elsewhere)
+
+    loop.run_until_complete(main())
+    loop.run_until_complete(loop.shutdown_default_executor())
+    assert len(refused) == 1
+    loop.close()
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        plugin.serve(loop, 0)
+
+
 @pytest.mark.parametrize(
     ("define", "value", "message"),
     [
         ("MAJOR", "7", "compiled for version 7 of flowcoro's native API, and the flowcoro that is "
          "installed has version 1: compile it anew"),
         ("MINOR", "99", "compiled for version 1.99 of flowcoro's native API, and the flowcoro that "
-         "is installed has version 1.0 only: upgrade flowcoro"),
+         "is installed has version 1.1 only: upgrade flowcoro"),
     ],
 )  # fmt: skip
 def test_another_version_is_refused(tmp_path: Path, define: str, value: str, message: str) -> None:

@@ -343,6 +343,27 @@ PyCFunction fast(Function function) noexcept {
     return reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(function));
 }
 
+// What reactor_of() of the native API takes; see native_api.h.
+PyObject* get_shared_reactor(PyObject* self, void* /*unused*/) noexcept {
+    LoopCore* const core = loop_of(self).core;
+    if (core == nullptr || core->is_closed() || !core->check_usable()) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+        }
+        return nullptr;
+    }
+    PyObject* const capsule =
+        PyCapsule_New(&core->shared(), shared_reactor_capsule, [](PyObject* object) {
+            static_cast<transport::SharedReactor*>(
+                PyCapsule_GetPointer(object, shared_reactor_capsule))
+                ->release();
+        });
+    if (capsule != nullptr) {
+        core->shared().retain();
+    }
+    return capsule;
+}
+
 PyMethodDef methods[] = {
     {"call_soon", fast(call_soon), METH_FASTCALL | METH_KEYWORDS,
      "call_soon($self, callback, /, *args, context=None)\n--\n\n"
@@ -377,7 +398,10 @@ PyMethodDef methods[] = {
     {}};
 
 PyGetSetDef properties[] = {
-    {"reactor", get_reactor, nullptr, "Name of the backend that asks the kernel.", nullptr}, {}};
+    {"reactor", get_reactor, nullptr, "Name of the backend that asks the kernel.", nullptr},
+    {"__flowcoro_reactor__", get_shared_reactor, nullptr,
+     "What native protocols of other extensions attach to.", nullptr},
+    {}};
 
 PyType_Slot slots[] = {{Py_tp_doc, const_cast<char*>("The native part of `flowcoro.Loop`.")},
                        {Py_tp_dealloc, reinterpret_cast<void*>(dealloc)},

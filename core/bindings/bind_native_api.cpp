@@ -117,8 +117,12 @@ int check(flowcoro_reactor* reactor) noexcept {
 
 // Reactors.
 
-// Null when it is none.
+// Null when it is none. A loop gives a capsule.
 SharedReactor* shared_of(nb::handle object) {
+    if (PyCapsule_IsValid(object.ptr(), shared_reactor_capsule)) {
+        return static_cast<SharedReactor*>(
+            PyCapsule_GetPointer(object.ptr(), shared_reactor_capsule));
+    }
     return nb::isinstance<ReactorObject>(object) && nb::inst_ready(object)
                ? &nb::inst_ptr<ReactorObject>(object)->shared()
                : nullptr;
@@ -135,6 +139,9 @@ flowcoro_reactor* reactor_of(PyObject* object) {
             const nb::object inner =
                 nb::steal(PyObject_GetAttrString(object, "__flowcoro_reactor__"));
             found = inner.is_valid() ? shared_of(inner) : nullptr;
+        }
+        if (found == nullptr && PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            return nullptr;  // such as of a loop that is closed
         }
         if (found == nullptr) {
             PyErr_Format(PyExc_TypeError, "a flowcoro.reactor.Reactor is needed, not '%.200s'",

@@ -9,6 +9,9 @@ namespace flowcoro::bindings {
 
 namespace nb = nanobind;
 
+// Of the capsule in which a loop gives its SharedReactor.
+inline constexpr const char* shared_reactor_capsule = "flowcoro._native.shared_reactor";
+
 void bind_build_info(nb::module_& module);
 void bind_lockfree(nb::module_& module);
 void bind_loop(nb::module_& module);

@@ -101,7 +101,8 @@ LoopCore::LoopCore(LoopObject* self, const char* backend)
       number_(next_number()),
       gauges_(std::make_shared<LoopGauges>(steady_clock::now())),
       generation_(fork_generation()),
-      reactor_(reactor::make_reactor(backend)),
+      shared_(new transport::SharedReactor(reactor::make_reactor(backend))),
+      reactor_(shared_->get()),
       backend_(reactor_->name()),
       buffer_size_(buffer_size_over(backend_)) {
     reactor_->set_wait_hooks({this, &LoopCore::before_wait, &LoopCore::after_wait});
@@ -111,6 +112,7 @@ LoopCore::LoopCore(LoopObject* self, const char* backend)
 
 LoopCore::~LoopCore() {
     close();
+    shared_->release();
 }
 
 HandleObject* LoopCore::queue(HandleObject* handle) noexcept {
@@ -213,6 +215,7 @@ bool LoopCore::run() noexcept {
         return false;
     }
     bool good = true;
+    shared_->belong_here();
     gauges_->begin_run(steady_clock::now());
     do {
         good = turn();
@@ -238,6 +241,7 @@ bool LoopCore::turn() noexcept {
             } else {
                 reactor_->run_once();  // sets looked_ when the wait is over
             }
+            shared_->run_posted();
         } catch (const std::bad_alloc&) {
             PyErr_NoMemory();
         }
@@ -447,7 +451,12 @@ void LoopCore::close() noexcept {
     if (!is_usable()) {
         reactor_->abandon();
     }
-    reactor_.reset();
+    reactor_ = nullptr;
+    if (generation_ == fork_generation()) {
+        shared_->retire();
+    } else {
+        shared_->close_in_child();
+    }
     while (members_ != nullptr) {
         members_->forget();
     }

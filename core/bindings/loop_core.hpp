@@ -31,6 +31,7 @@
 
 #include "flowcoro/lockfree/inbox.hpp"
 #include "flowcoro/reactor/reactor.hpp"
+#include "flowcoro/transport/shared_reactor.hpp"
 #include "loop_gauges.hpp"
 #include "loop_handle.hpp"
 #include "received_bytes.hpp"
@@ -122,6 +123,9 @@ class LoopCore {
     ~LoopCore();
 
     [[nodiscard]] reactor::Reactor& reactor() noexcept { return *reactor_; }
+
+    // For native protocols of other extensions.
+    [[nodiscard]] transport::SharedReactor& shared() noexcept { return *shared_; }
 
     [[nodiscard]] const char* backend() const noexcept { return backend_; }
 
@@ -223,7 +227,8 @@ class LoopCore {
     const std::uint64_t number_;
     const std::shared_ptr<LoopGauges> gauges_;
     const unsigned generation_;
-    std::unique_ptr<reactor::Reactor> reactor_;
+    transport::SharedReactor* const shared_;  // one reference
+    reactor::Reactor* reactor_;               // the one in it; null when closed
     const char* const backend_;
     const std::size_t buffer_size_;
     ReadyQueue ready_;

@@ -76,8 +76,8 @@ typedef struct flowcoro_native_api {
 
     /* Reactors. */
 
-    /* That of a flowcoro.reactor.Reactor, or of an object whose attribute `__flowcoro_reactor__` is
-     * one, such as an event loop. Null with a Python exception otherwise, and when it is closed.
+    /* That of a flowcoro.reactor.Reactor, or of an object whose attribute `__flowcoro_reactor__`
+     * has one, such as a flowcoro.Loop. Null with a Python exception otherwise, and when it is closed.
      * With the GIL. */
     flowcoro_reactor* (*reactor_of)(struct _object* object);
 

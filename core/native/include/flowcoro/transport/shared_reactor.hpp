@@ -6,8 +6,10 @@
 // Protocol
 // --------
 //   thread_    the reactor's: the first that calls run_once(). Before that any one thread may
-//              use it. Written once, by that thread. A number of our own: std::thread::id comes
-//              back when a thread has ended, and io_uring's rings refuse its next bearer.
+//              use it. Written once, by that thread; by an event loop, which turns the reactor
+//              itself (belong_here(), run_posted(), retire()), each time that it begins to run.
+//              A number of our own: std::thread::id comes back when a thread has ended, and
+//              io_uring's rings refuse its next bearer.
 //   running_   whether run_once() or close() is under way: set by exchange.
 //   gate_      how many post() and wake() calls are in it, and whether it is shut: close() shuts it
 //              and waits until they have left, so the reactor is there for as long as they are.
@@ -148,6 +150,34 @@ class SharedReactor final : public ::flowcoro_reactor {
         }
     }
 
+    // For an event loop, which turns the reactor itself.
+
+    // This thread is the reactor's from now on.
+    void belong_here() noexcept {
+        thread_.store(detail::thread_number(), detail::memory_order_release);
+    }
+
+    // Calls what was posted. How many it were.
+    std::size_t run_posted() {
+        std::size_t count = 0;
+        if (!inbox_.empty_approx()) {
+            auto batch = inbox_.take_all();
+            while (const std::optional<Posted> posted = batch.pop()) {
+                posted->function(posted->context);
+                ++count;
+            }
+        }
+        return count;
+    }
+
+    // As close() on whatever thread; a fork's child calls close_in_child() instead.
+    void retire() {
+        shut_gate();
+        run_posted();
+        delete reactor_;  // whose last callbacks still find it
+        reactor_ = nullptr;
+    }
+
   private:
     static constexpr std::uint32_t shut = std::uint32_t{1} << 31;
     static constexpr std::uint64_t nobody = 0;
@@ -202,18 +232,6 @@ class SharedReactor final : public ::flowcoro_reactor {
             inside = 0;
             std::this_thread::yield();
         }
-    }
-
-    std::size_t run_posted() {
-        std::size_t count = 0;
-        if (!inbox_.empty_approx()) {
-            auto batch = inbox_.take_all();
-            while (const std::optional<Posted> posted = batch.pop()) {
-                posted->function(posted->context);
-                ++count;
-            }
-        }
-        return count;
     }
 
     reactor::Reactor* reactor_;
