@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <new>
 #include <utility>
 
@@ -110,8 +111,8 @@ bool begin_to_wait(CallObject& call) noexcept {
         return false;
     }
     const bool good = call.kind == CallObject::Kind::read ? stream.wait_for(call.need, call.future)
-                      : call.kind == CallObject::Kind::drain ? stream.wait_to_write(call.future)
-                                                             : stream.wait_for_close(call.future);
+                      : call.kind == CallObject::Kind::closed ? stream.wait_for_close(call.future)
+                                                              : stream.wait_to_write(call.future);
     if (!good) {
         Py_CLEAR(call.future);
         return false;
@@ -141,6 +142,12 @@ void end_call(CallObject& call) noexcept {
     }
 }
 
+// Another one reads.
+ByteStream::State refuse(CallObject& call) noexcept {
+    call.owner->stream.fail_busy();
+    return ByteStream::State::failed;
+}
+
 PySendResult send(PyObject* self, PyObject* /*value*/, PyObject** result) noexcept {
     CallObject& call = call_of(self);
     if (self == nothing) {
@@ -166,7 +173,9 @@ PySendResult send(PyObject* self, PyObject* /*value*/, PyObject** result) noexce
         end_waiting(call);
     }
     PyObject* value = nullptr;
-    switch (try_now(call, value)) {
+    switch (call.kind == CallObject::Kind::read && call.owner->stream.is_read()
+                ? refuse(call)
+                : try_now(call, value)) {
         case ByteStream::State::done:
             end_call(call);
             *result = value;
@@ -417,10 +426,11 @@ PyObject* open(PyObject* self, PyObject* arguments) noexcept {
 PyObject* open_over(PyObject* self, PyObject* arguments) noexcept {
     PyObject* loop = nullptr;
     PyObject* transport = nullptr;
-    if (!PyArg_ParseTuple(arguments, "OO:_open_over", &loop, &transport)) {
+    PyObject* keeper = nullptr;
+    if (!PyArg_ParseTuple(arguments, "OOO:_open_over", &loop, &transport, &keeper)) {
         return nullptr;
     }
-    return none_if(stream_of(self).open_over(loop, transport));
+    return none_if(stream_of(self).open_over(loop, transport, keeper));
 }
 
 PyObject* feed(PyObject* self, PyObject* data) noexcept {
@@ -452,16 +462,12 @@ PyObject* end_writing(PyObject* self, PyObject* /*unused*/) noexcept {
 }
 
 PyObject* close(PyObject* self, PyObject* /*unused*/) noexcept {
-    stream_of(self).close();
-    Py_RETURN_NONE;
+    return none_if(stream_of(self).close());
 }
 
 PyObject* abort(PyObject* self, PyObject* reset) noexcept {
     const int value = PyObject_IsTrue(reset);
-    if (value >= 0) {
-        stream_of(self).abort(value != 0);
-    }
-    return none_if(value >= 0);
+    return none_if(value >= 0 && stream_of(self).abort(value != 0));
 }
 
 PyObject* flush(PyObject* self, PyObject* /*unused*/) noexcept {
@@ -469,8 +475,24 @@ PyObject* flush(PyObject* self, PyObject* /*unused*/) noexcept {
 }
 
 PyObject* hold_writes(PyObject* self, PyObject* held) noexcept {
-    stream_of(self).hold_writes(held == Py_True);
+    if (held == Py_True) {
+        return none_if(stream_of(self).hold_writes());
+    }
+    stream_of(self).allow_writes();
     Py_RETURN_NONE;
+}
+
+PyObject* wake_at_end(PyObject* self, PyObject* future) noexcept {
+    stream_of(self).wake_at_end(future != Py_None ? future : nullptr);
+    Py_RETURN_NONE;
+}
+
+PyObject* count_sent(PyObject* self, PyObject* size) noexcept {
+    const std::uint64_t value = PyLong_AsUnsignedLongLong(size);
+    if (!PyErr_Occurred()) {
+        stream_of(self).sent += value;
+    }
+    return none_if(!PyErr_Occurred());
 }
 
 PyObject* peer(PyObject* self, void* /*unused*/) noexcept {
@@ -530,8 +552,29 @@ int clear(PyObject* self) {
     return 0;
 }
 
+// Nobody has it any more.
+void finalize(PyObject* self) {
+    ByteStream& stream = stream_of(self);
+    if (!stream.is_left_open()) [[likely]] {
+        return;
+    }
+    PyObject* type = nullptr;
+    PyObject* value = nullptr;
+    PyObject* traceback = nullptr;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (PyErr_ResourceWarning(self, 1, "unclosed %R", self) != 0) {
+        PyErr_WriteUnraisable(self);
+    }
+    stream.end_dropped();
+    PyErr_Restore(type, value, traceback);
+}
+
 void dealloc(PyObject* self) {
     PyTypeObject* const type = Py_TYPE(self);
+    // That of a subclass has called it.
+    if (type->tp_dealloc == &dealloc && PyObject_CallFinalizerFromDealloc(self) != 0) {
+        return;
+    }
     PyObject_GC_UnTrack(self);
     if (reinterpret_cast<StreamObject*>(self)->weak_references != nullptr) {
         PyObject_ClearWeakRefs(self);
@@ -571,6 +614,8 @@ PyMethodDef methods[] = {
     {"_abort", abort, METH_O, nullptr},
     {"_flush", flush, METH_NOARGS, nullptr},
     {"_hold_writes", hold_writes, METH_O, nullptr},
+    {"_wake_at_end", wake_at_end, METH_O, nullptr},
+    {"_count_sent", count_sent, METH_O, nullptr},
     {"_wait_closed", wait_closed, METH_NOARGS, nullptr},
     {"_set_limit", set_limit, METH_O, nullptr},
     {}};
@@ -594,6 +639,7 @@ PyMemberDef members[] = {{"__weaklistoffset__", T_PYSSIZET, sizeof(PyObject), RE
 PyType_Slot slots[] = {{Py_tp_doc, const_cast<char*>("The native part of a connection.")},
                        {Py_tp_new, reinterpret_cast<void*>(make)},
                        {Py_tp_dealloc, reinterpret_cast<void*>(dealloc)},
+                       {Py_tp_finalize, reinterpret_cast<void*>(finalize)},
                        {Py_tp_traverse, reinterpret_cast<void*>(traverse)},
                        {Py_tp_clear, reinterpret_cast<void*>(clear)},
                        {Py_tp_methods, methods},

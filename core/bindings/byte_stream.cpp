@@ -1,6 +1,8 @@
 #include "byte_stream.hpp"
 
+#include <poll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -29,6 +31,20 @@ std::string_view view_of(PyObject* bytes) noexcept {
 
 ByteStream& of(void* context) noexcept {
     return *static_cast<ByteStream*>(context);
+}
+
+// As Python's sockets have the name of a Unix socket: a path, bytes (an abstract one, on Linux) or
+// None, as of all other families. A new reference.
+PyObject* unix_name(const sockaddr_storage& address, socklen_t size) noexcept {
+    constexpr std::size_t begin = offsetof(sockaddr_un, sun_path);
+    if (address.ss_family != AF_UNIX || size <= begin) {
+        return Py_NewRef(Py_None);
+    }
+    const char* const path = reinterpret_cast<const sockaddr_un&>(address).sun_path;
+    const std::size_t most = size - begin;
+    return path[0] == '\0' ? PyBytes_FromStringAndSize(path, static_cast<Py_ssize_t>(most))
+                           : PyUnicode_DecodeFSDefaultAndSize(
+                                 path, static_cast<Py_ssize_t>(::strnlen(path, most)));
 }
 
 // Sets its result, unless it has one.
@@ -101,13 +117,14 @@ bool ByteStream::open(LoopObject* of_loop, int fd) noexcept {
     return true;
 }
 
-bool ByteStream::open_over(PyObject* of_loop, PyObject* transport) noexcept {
+bool ByteStream::open_over(PyObject* of_loop, PyObject* transport, PyObject* keeper) noexcept {
     if (loop_ != nullptr) {
         PyErr_SetString(PyExc_RuntimeError, "the stream is open already");
         return false;
     }
     loop_ = Py_NewRef(of_loop);
     transport_ = Py_NewRef(transport);
+    keeper_ = Py_NewRef(keeper);
     return true;
 }
 
@@ -198,7 +215,9 @@ void ByteStream::add_piece(PyObject* data) noexcept {
         Py_DECREF(data);
         PyErr_NoMemory();
         end(take_exception());
-        abort(false);
+        if (!abort(false)) {
+            PyErr_WriteUnraisable(self_);
+        }
         return;
     }
     received += size;
@@ -219,7 +238,7 @@ void ByteStream::balance() noexcept {
     // A piece costs more than its bytes: a peer that sends one by one must not fill the memory.
     constexpr std::size_t cost = 128;
     const std::size_t held = buffered_ + (pieces_.size() - first_) * cost;
-    const bool wanted = reader_ != nullptr;
+    const bool wanted = reader_ != nullptr && !woken_;
     const bool pause = !wanted && held >= limit_;
     const bool resume = wanted || held <= limit_ / 2;
     if (!is_open() || (paused_ ? !resume : !pause)) {
@@ -381,7 +400,9 @@ bool ByteStream::wait_for(const Need& need, PyObject* future) noexcept {
         return fail("busy");
     }
     reader_ = Py_NewRef(future);
+    woken_ = false;
     needed_ = need;
+    keep();
     if (paused_) {
         balance();
     }
@@ -403,7 +424,7 @@ bool ByteStream::has(const Need& need) {
 
 // When it has what it waits for, or never will.
 void ByteStream::wake_reader() noexcept {
-    if (reader_ == nullptr) {
+    if (reader_ == nullptr || woken_) {
         return;
     }
     bool there = ended_ || closed_ || !is_open() || needed_.kind == Need::Kind::some;
@@ -413,7 +434,8 @@ void ByteStream::wake_reader() noexcept {
         there = true;  // it fails on its own
     }
     if (there) {
-        const nb::object future = nb::steal(std::exchange(reader_, nullptr));
+        woken_ = true;
+        const nb::object future = nb::borrow(reader_);
         finish(future.ptr());
     }
 }
@@ -421,6 +443,7 @@ void ByteStream::wake_reader() noexcept {
 void ByteStream::stop_waiting(PyObject* future) noexcept {
     if (reader_ == future) {
         Py_CLEAR(reader_);
+        woken_ = false;
         balance();
     }
     for (std::vector<PyObject*>* const list : {&writers_, &closers_}) {
@@ -429,6 +452,36 @@ void ByteStream::stop_waiting(PyObject* future) noexcept {
             list->erase(found);
             Py_DECREF(future);
         }
+    }
+    let_go();
+}
+
+// Whoever waits for something that has not come.
+bool ByteStream::is_waited_in() const noexcept {
+    return (reader_ != nullptr && !woken_) || !writers_.empty() || !closers_.empty();
+}
+
+// Whoever calls has a reference.
+void ByteStream::keep() noexcept {
+    if (std::exchange(kept_, true)) {
+        return;
+    }
+    if (core_ != nullptr) {
+        Py_INCREF(self_);
+    } else if (PyObject_SetAttrString(keeper_, "kept", self_) != 0) {
+        PyErr_WriteUnraisable(keeper_);
+    }
+}
+
+void ByteStream::let_go() noexcept {
+    if (!kept_ || is_waited_in()) {
+        return;
+    }
+    kept_ = false;
+    if (core_ != nullptr) {
+        Py_DECREF(self_);
+    } else if (keeper_ != nullptr && PyObject_SetAttrString(keeper_, "kept", Py_None) != 0) {
+        PyErr_WriteUnraisable(keeper_);
     }
 }
 
@@ -442,19 +495,48 @@ int ByteStream::descriptor() const noexcept {
     return stream_ != nullptr ? stream_->handle() : -1;
 }
 
-bool ByteStream::write(std::span<const std::byte> bytes, PyObject* object) noexcept {
-    if (closed_ || write_ended_ || held_) {
-        return fail(held_ ? "busy" : "closed");
+// Whether bytes may be sent. False, with an error set.
+bool ByteStream::check_writable() noexcept {
+    if (closed_ || write_ended_) {
+        return fail(closed_ ? "closed" : "ended");
+    }
+    if (held_) {
+        return fail("busy");
     }
     if (!is_open()) {
         return fail("broken");
+    }
+    return stream_ == nullptr || core_->check_usable();
+}
+
+bool ByteStream::hold_writes() noexcept {
+    if (!check_writable()) {
+        return false;
+    }
+    held_ = true;
+    return true;
+}
+
+bool ByteStream::write(std::span<const std::byte> bytes, PyObject* object) noexcept {
+    if (!check_writable()) {
+        return false;
     }
     if (bytes.empty()) {
         return true;
     }
     const std::size_t size = bytes.size();
     if (stream_ == nullptr) {
-        const nb::object result = nb::steal(PyObject_CallMethod(transport_, "write", "O", object));
+        // What may change must be copied: the transport may keep it.
+        const nb::object kept =
+            PyBytes_CheckExact(object)
+                ? nb::borrow(object)
+                : nb::steal(PyBytes_FromStringAndSize(reinterpret_cast<const char*>(bytes.data()),
+                                                      static_cast<Py_ssize_t>(size)));
+        if (!kept.is_valid()) {
+            return false;
+        }
+        const nb::object result =
+            nb::steal(PyObject_CallMethod(transport_, "write", "O", kept.ptr()));
         sent += result.is_valid() ? size : 0;
         return result.is_valid();
     }
@@ -484,16 +566,20 @@ bool ByteStream::write(std::span<const std::byte> bytes, PyObject* object) noexc
 }
 
 ByteStream::State ByteStream::try_drain() noexcept {
-    if (!is_open()) {
+    if (closed_ || !is_open()) {
         fail(closed_ ? "closed" : "broken");
         return State::failed;
     }
-    return above_ ? State::waits : State::done;
+    return above_ && !write_ended_ ? State::waits : State::done;
 }
 
 ByteStream::State ByteStream::try_flush() noexcept {
-    if (!is_open()) {
+    if (closed_ || !is_open()) {
         fail(closed_ ? "closed" : "broken");
+        return State::failed;
+    }
+    if (write_ended_) {
+        fail("ended");
         return State::failed;
     }
     if (stream_ == nullptr || stream_->unsent() == 0) {
@@ -506,6 +592,13 @@ ByteStream::State ByteStream::try_flush() noexcept {
 }
 
 PyObject* ByteStream::peer() const noexcept {
+    sockaddr_storage address{};
+    socklen_t size = sizeof address;
+    std::memcpy(&address, peer_.data(), peer_.size());
+    if (address.ss_family == AF_UNIX && stream_ != nullptr &&
+        ::getpeername(stream_->handle(), reinterpret_cast<sockaddr*>(&address), &size) == 0) {
+        return unix_name(address, size);
+    }
     return address_of(peer_);
 }
 
@@ -515,6 +608,9 @@ PyObject* ByteStream::local() const noexcept {
     CompactAddress kept{};
     if (stream_ != nullptr &&
         ::getsockname(stream_->handle(), reinterpret_cast<sockaddr*>(&address), &size) == 0) {
+        if (address.ss_family == AF_UNIX) {
+            return unix_name(address, size);
+        }
         std::memcpy(kept.data(), &address, std::min<std::size_t>(size, kept.size()));
     }
     return address_of(kept);
@@ -528,6 +624,7 @@ bool ByteStream::wait_to_write(PyObject* future) noexcept {
         return false;
     }
     Py_INCREF(future);
+    keep();
     return true;
 }
 
@@ -539,6 +636,7 @@ bool ByteStream::wait_for_close(PyObject* future) noexcept {
         return false;
     }
     Py_INCREF(future);
+    keep();
     return true;
 }
 
@@ -561,11 +659,19 @@ bool ByteStream::end_writing() noexcept {
     if (!is_open()) {
         return fail("broken");
     }
-    if (std::exchange(write_ended_, true)) {
+    if (write_ended_) {
         return true;
     }
+    if (held_) {
+        return fail("busy");
+    }
+    if (stream_ != nullptr && !core_->check_usable()) {
+        return false;
+    }
+    write_ended_ = true;
     if (stream_ != nullptr) {
         stream_->shutdown_write();
+        wake_all(writers_);  // nothing more can be written: they need not wait
         return true;
     }
     return nb::steal(PyObject_CallMethod(transport_, "write_eof", nullptr)).is_valid();
@@ -584,10 +690,32 @@ void ByteStream::feed_above(bool above) noexcept {
 
 // The end.
 
-void ByteStream::close() noexcept {
-    if (std::exchange(closed_, true)) {
-        return;
+// He who waits until more of a file can be sent.
+void ByteStream::wake_at_end(PyObject* future) noexcept {
+    watched_ = future != nullptr ? descriptor() : -1;
+    Py_XINCREF(future);
+    Py_XSETREF(watcher_, future);
+}
+
+// The number of the descriptor may soon be another one's.
+void ByteStream::end_watching() noexcept {
+    if (watcher_ != nullptr) {
+        core_->unwatch(std::exchange(watched_, -1), POLLOUT);
+        const nb::object future = nb::steal(std::exchange(watcher_, nullptr));
+        finish(future.ptr());
     }
+}
+
+bool ByteStream::close() noexcept {
+    if (closed_) {
+        return true;
+    }
+    if (stream_ != nullptr && !core_->check_usable()) {
+        return false;
+    }
+    closed_ = true;
+    end_watching();
+    wake_all(writers_);
     if (buffered_ != 0) {
         drop_front(buffered_);
     }
@@ -600,13 +728,19 @@ void ByteStream::close() noexcept {
             PyErr_WriteUnraisable(self_);
         }
     }
+    return true;
 }
 
-void ByteStream::abort(bool reset) noexcept {
+bool ByteStream::abort(bool reset) noexcept {
+    if (stream_ != nullptr && !core_->check_usable()) {
+        return false;
+    }
+    end_watching();
     if (!std::exchange(closed_, true) && buffered_ != 0) {
         drop_front(buffered_);
     }
     wake_reader();
+    wake_all(writers_);
     if (stream_ != nullptr) {
         stream_->abort(reset);
     } else if (transport_ != nullptr && !gone_) {
@@ -615,9 +749,14 @@ void ByteStream::abort(bool reset) noexcept {
             PyErr_WriteUnraisable(self_);
         }
     }
+    return true;
 }
 
 void ByteStream::on_closed(int error) noexcept {
+    if (core_->is_closed()) {
+        forget();
+        return;
+    }
     stream_ = nullptr;
     core_->remove(*this);
     nb::object what;
@@ -626,6 +765,7 @@ void ByteStream::on_closed(int error) noexcept {
         PyErr_Clear();
     }
     const nb::object kept = nb::borrow(self_);
+    end_watching();
     end(std::move(what));
 }
 
@@ -642,13 +782,24 @@ void ByteStream::end(nb::object error) noexcept {
     wake_all(writers_);
     if (stream_ == nullptr) {
         wake_all(closers_);
+        let_go();
     }
 }
 
+// The loop is closed: it wakes nobody any more, and he who waits is garbage if he was not told.
 void ByteStream::forget() noexcept {
+    const nb::object kept = nb::borrow(self_);
     stream_ = nullptr;
     core_->remove(*this);
-    end({});
+    gone_ = true;
+    Py_CLEAR(reader_);
+    Py_CLEAR(watcher_);
+    for (std::vector<PyObject*>* const list : {&writers_, &closers_}) {
+        for (PyObject* const each : std::exchange(*list, {})) {
+            Py_DECREF(each);
+        }
+    }
+    let_go();
 }
 
 void ByteStream::wake_all(std::vector<PyObject*>& futures) noexcept {
@@ -656,6 +807,22 @@ void ByteStream::wake_all(std::vector<PyObject*>& futures) noexcept {
     for (PyObject* const each : now) {
         finish(each);
         Py_DECREF(each);
+    }
+}
+
+void ByteStream::end_dropped() noexcept {
+    if (stream_ != nullptr) {
+        if (core_->is_usable()) {  // else it is ended by drop(), or with the loop
+            stream_->abort();
+            core_->nudge();  // the collector may run on any thread
+        }
+    } else if (transport_ != nullptr) {
+        const nb::object abort = nb::steal(PyObject_GetAttrString(transport_, "abort"));
+        const nb::object result =
+            abort.is_valid()
+                ? nb::steal(PyObject_CallMethod(loop_, "call_soon_threadsafe", "O", abort.ptr()))
+                : nb::object();
+        PyErr_Clear();  // the loop is closed, and the transport with it
     }
 }
 
@@ -683,6 +850,8 @@ bool ByteStream::fail(const char* kind) noexcept {
 int ByteStream::traverse(visitproc visit, void* arg) const {
     Py_VISIT(loop_);
     Py_VISIT(transport_);
+    Py_VISIT(keeper_);
+    Py_VISIT(watcher_);
     Py_VISIT(lost_);
     Py_VISIT(reader_);
     for (const std::vector<PyObject*>* const list : {&writers_, &closers_}) {
@@ -701,6 +870,8 @@ void ByteStream::clear() noexcept {
     pieces_.clear();
     first_ = offset_ = buffered_ = 0;
     Py_CLEAR(transport_);
+    Py_CLEAR(keeper_);
+    Py_CLEAR(watcher_);
     Py_CLEAR(lost_);
     Py_CLEAR(reader_);
     for (std::vector<PyObject*>* const list : {&writers_, &closers_}) {
@@ -708,6 +879,10 @@ void ByteStream::clear() noexcept {
             Py_DECREF(each);
         }
     }
+    if (std::exchange(kept_, false) && core_ != nullptr) {
+        Py_DECREF(self_);
+    }
+    core_ = nullptr;
     Py_CLEAR(loop_);
 }
 

@@ -15,7 +15,10 @@
 //               received by the read itself: then it is still in the processor's cache when it is
 //               worked on, and what nobody reads stays with the kernel.
 //   pieces_     what was received: from first_ on, of the first one from offset_ on.
-//   reader_     the future of the one read that waits; needed_ says for what.
+//   reader_     the future of the one read that waits; needed_ says for what. woken_: it has been
+//               told, and has not come back yet.
+//   kept_       somebody waits, and may be all that refers to this object, as what he waits for
+//               refers to him: so the loop does, which is no garbage (keep(), let_go()).
 //   above_      more is unsent than there should be: writes wait.
 //   lost_       the error that ended the connection.
 #pragma once
@@ -54,7 +57,8 @@ class ByteStream final : public LoopCore::Member {
     bool open(LoopObject* loop, int fd) noexcept;
 
     // Over a transport of any loop instead.
-    bool open_over(PyObject* loop, PyObject* transport) noexcept;
+    // `keeper` feeds it, and has an attribute `kept` that is this object while somebody waits.
+    bool open_over(PyObject* loop, PyObject* transport, PyObject* keeper) noexcept;
 
     // `done` with a value; `waits`; or `failed`, with an error set.
     State try_take(const Need& need, PyObject*& value) noexcept;
@@ -75,11 +79,19 @@ class ByteStream final : public LoopCore::Member {
     void uncork() noexcept;
     bool end_writing() noexcept;
 
-    // While somebody sends in another way, such as from a file, writes are refused.
-    void hold_writes(bool held) noexcept { held_ = held; }
+    // While somebody sends in another way, such as from a file, writes are refused. False, with an
+    // error set: somebody does already, or nothing may be sent.
+    bool hold_writes() noexcept;
 
-    void close() noexcept;
-    void abort(bool reset) noexcept;
+    void allow_writes() noexcept { held_ = false; }
+
+    // He waits by the loop's add_writer(): at the connection's end, before its descriptor is gone,
+    // that is ended and the future woken. Null: he does not any more.
+    void wake_at_end(PyObject* future) noexcept;
+
+    // False, with an error set, where the loop may not be used.
+    bool close() noexcept;
+    bool abort(bool reset) noexcept;
 
     void set_limit(std::size_t limit) noexcept { limit_ = limit; }
 
@@ -94,6 +106,11 @@ class ByteStream final : public LoopCore::Member {
     }
 
     [[nodiscard]] bool is_closed() const noexcept { return closed_; }
+
+    // Another read waits.
+    [[nodiscard]] bool is_read() const noexcept { return reader_ != nullptr; }
+
+    bool fail_busy() noexcept { return fail("busy"); }
 
     [[nodiscard]] bool has_ended() const noexcept { return ended_ && buffered_ == 0; }
 
@@ -110,7 +127,9 @@ class ByteStream final : public LoopCore::Member {
     [[nodiscard]] PyObject* peer() const noexcept;
     [[nodiscard]] PyObject* local() const noexcept;
 
-    int traverse_member(visitproc, void*) const override { return 0; }
+    int traverse_member(visitproc visit, void* arg) const override {
+        return kept_ ? visit(self_, arg) : 0;
+    }
 
     void batch_ended() noexcept override {}
 
@@ -119,7 +138,10 @@ class ByteStream final : public LoopCore::Member {
     int traverse(visitproc visit, void* arg) const;
     void clear() noexcept;
 
-    // Nobody has a reference any more.
+    // Nobody has a reference any more. One that is open is to be told of, and ended.
+    [[nodiscard]] bool is_left_open() const noexcept { return is_open() && !closed_; }
+
+    void end_dropped() noexcept;
     void drop() noexcept;
 
     std::uint64_t received = 0;
@@ -145,7 +167,11 @@ class ByteStream final : public LoopCore::Member {
     void wake_reader() noexcept;
     void wake_all(std::vector<PyObject*>& futures) noexcept;
     void end(nb::object error) noexcept;
-    State fail_reading(const Need& need) noexcept;
+    void end_watching() noexcept;
+    [[nodiscard]] bool is_waited_in() const noexcept;
+    void keep() noexcept;
+    void let_go() noexcept;
+    bool check_writable() noexcept;
 
     // Raises the error of that kind, which Python makes.
     bool fail(const char* kind) noexcept;
@@ -155,6 +181,7 @@ class ByteStream final : public LoopCore::Member {
     LoopCore* core_ = nullptr;  // of stream_
     PyObject* loop_ = nullptr;
     PyObject* transport_ = nullptr;
+    PyObject* keeper_ = nullptr;  // of transport_
     PyObject* lost_ = nullptr;
 
     std::vector<PyObject*> pieces_;
@@ -168,6 +195,8 @@ class ByteStream final : public LoopCore::Member {
     Need needed_;
     std::vector<PyObject*> writers_;
     std::vector<PyObject*> closers_;
+    PyObject* watcher_ = nullptr;  // of wake_at_end()
+    int watched_ = -1;             // and the descriptor that is watched for him
 
     CompactAddress peer_{};
     bool flushing_ = false;  // the low-water mark is 0 for those who wait
@@ -178,6 +207,8 @@ class ByteStream final : public LoopCore::Member {
     bool gone_ = false;  // the connection is over
     bool above_ = false;
     bool paused_ = false;
+    bool woken_ = false;
+    bool kept_ = false;
 };
 
 // Puts ByteStream and the type of its operations into the module. Raises.

@@ -8,16 +8,19 @@ import socket
 import ssl
 from typing import Self
 
-from flowcoro.net._connection import Connection
-from flowcoro.net._dial import dial
+from flowcoro.net._connection import Connection, check_context
+from flowcoro.net._dial import check_path, dial
 
 __all__ = ["TcpClient", "UnixClient"]
 
+_RETRY = 0.01  # seconds until a Unix server with a full backlog is tried again
+
 
 def _context(tls: ssl.SSLContext | bool) -> ssl.SSLContext | None:
-    if isinstance(tls, ssl.SSLContext):
-        return tls
-    return ssl.create_default_context() if tls else None
+    if isinstance(tls, bool):
+        return ssl.create_default_context() if tls else None
+    check_context(tls)
+    return tls
 
 
 class TcpClient(Connection):
@@ -48,13 +51,17 @@ class TcpClient(Connection):
             TimeoutError: it took longer than `timeout`.
             OSError: no address of the host answered, or it has none.
             ssl.SSLError: the TLS handshake failed.
+            ValueError: the port is out of range, or the host has a NUL.
         """
         context = _context(tls)
+        limit = asyncio.timeout(timeout)
         try:
-            async with asyncio.timeout(timeout):
+            async with limit:
                 sock = await dial(host, port, local_address=local_address)
                 return await cls._over(sock, context, server_hostname=server_hostname or host)
         except TimeoutError as error:
+            if not limit.expired():
+                raise  # the kernel's own
             raise TimeoutError(
                 f"connecting to {host} port {port} took more than {timeout} seconds"
             ) from error
@@ -84,20 +91,40 @@ class UnixClient(Connection):
             TimeoutError: it took longer than `timeout`.
             OSError: there is no socket, or nobody listens.
             ssl.SSLError: the TLS handshake failed.
+            ValueError: the path has a NUL, but for that of an abstract name.
         """
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        name = check_path(path)
+        check_context(tls)
+        limit = asyncio.timeout(timeout)
         try:
-            sock.setblocking(False)
-            async with asyncio.timeout(timeout):
-                await asyncio.get_running_loop().sock_connect(sock, os.fspath(path))
-                return await cls._over(sock, tls, server_hostname=server_hostname or "")
+            async with limit:
+                sock = await _dial_path(name)
+                self = await cls._over(sock, tls, server_hostname=server_hostname or "")
+                self._known_peer = os.fsencode(name) if name[0] == "\0" else name
+                return self
         except TimeoutError as error:
-            sock.close()
+            if not limit.expired():
+                raise
             raise TimeoutError(
-                f"connecting to {os.fspath(path)!r} took more than {timeout} seconds"
+                f"connecting to {name!r} took more than {timeout} seconds"
             ) from error
-        except BaseException as error:
-            sock.close()
-            if isinstance(error, OSError) and error.filename is None:
-                error.filename = os.fspath(path)
-            raise
+
+
+async def _dial_path(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        while True:
+            try:
+                sock.connect(path)
+            except BlockingIOError:
+                # Its backlog is full (unix(7): EAGAIN). Nothing is under way, and the kernel does
+                # not tell when there is room.
+                await asyncio.sleep(_RETRY)
+            else:
+                return sock
+    except BaseException as error:
+        sock.close()
+        if isinstance(error, OSError) and error.filename is None and error.errno is not None:
+            error.filename = path
+        raise

@@ -6,6 +6,8 @@ import asyncio
 import os
 import socket
 import ssl
+import struct
+import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
@@ -23,10 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Address", "Connection", "TlsFacts"]
 
-Address = tuple[Any, ...] | str
-"""Host and port (and, with IPv6, flow label and scope), or the path of a Unix socket."""
+Address = tuple[Any, ...] | str | bytes
+"""Host and port (and, with IPv6, flow label and scope), or the path of a Unix socket; bytes are
+an abstract name of Linux."""
 
 _MOST_AT_ONCE = 1 << 20  # bytes of a file that one system call sends
+_LONGER = 3600.0  # seconds by which asyncio's own limit of a handshake comes after ours
+_FOR_EVER = 1e8  # seconds: asyncio's handshakes cannot be without a limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +52,42 @@ class TlsFacts:
     certificate: Mapping[str, Any]
 
 
+def address_facts(local: Address | None, peer: Address | None) -> dict[Any, Callable[[], Any]]:
+    """Typed attributes of anyio about addresses: those that such addresses have."""
+    known = local or peer
+    facts: dict[Any, Callable[[], Any]] = {
+        SocketAttribute.local_address: lambda: local,
+        SocketAttribute.remote_address: lambda: peer,
+    }
+    if not isinstance(known, tuple):
+        family = getattr(socket, "AF_UNIX", socket.AF_UNSPEC)
+    else:
+        family = socket.AF_INET if len(known) == 2 else socket.AF_INET6
+    facts[SocketAttribute.family] = lambda: family
+    if isinstance(local, tuple):
+        facts[SocketAttribute.local_port] = lambda: local[1]
+    if isinstance(peer, tuple):
+        facts[SocketAttribute.remote_port] = lambda: peer[1]
+    return facts
+
+
+def check_context(tls: object) -> None:
+    """See that it is a TLS context, or None.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if tls is not None and not isinstance(tls, ssl.SSLContext):
+        raise TypeError(f"tls is an ssl.SSLContext, not {tls!r}")
+
+
 class Connection(_native.ByteStream, anyio.abc.ByteStream):
     """A stream of bytes to a peer; made by `TcpClient`, `TcpServer` and their like.
 
     It is an `anyio.abc.ByteStream` as well. One task at a time may read, any may write. A read
     that is cancelled has taken nothing; a write that is cancelled while it waits has been taken,
-    and goes out. As an async context manager it closes itself at the end.
+    and goes out. As an async context manager it closes itself at the end; one that is dropped
+    while it is open closes at once, with a `ResourceWarning`.
     """
 
     if TYPE_CHECKING:  # the native part's
@@ -94,14 +129,15 @@ class Connection(_native.ByteStream, anyio.abc.ByteStream):
             """Send several pieces of bytes by as few system calls as can be; see `write`."""
 
     _tls: TlsFacts | None = None
+    _known_peer: Address | None = None
     _transport: asyncio.Transport | None = None
 
     @property
     def peer(self) -> Address | None:
         """The other side's address; None when it has none."""
         if self._transport is not None:
-            return self._transport.get_extra_info("peername") or None
-        return self._peer
+            return self._known_peer
+        return self._peer or self._known_peer
 
     @property
     def local_address(self) -> Address | None:
@@ -159,14 +195,19 @@ class Connection(_native.ByteStream, anyio.abc.ByteStream):
 
         Raises:
             anyio.BrokenResourceError: the connection broke.
-            anyio.BusyResourceError: a file is being sent already.
+            anyio.ClosedResourceError: it was closed on this side.
+            anyio.BusyResourceError: a file is being sent already. Writes get it as well, for as
+                long as one is.
+            ValueError: `offset` or `count` is negative.
         """
+        if offset < 0 or (count is not None and count < 0):
+            raise ValueError(f"offset and count must not be negative, not {offset} and {count}")
         end = os.fstat(file.fileno()).st_size if count is None else offset + count
-        if self._transport is not None or not hasattr(os, "sendfile"):
-            return await self._send_file_by_hand(file, offset, end)
         await self._flush()
         self._hold_writes(True)
         try:
+            if self._transport is not None or not hasattr(os, "sendfile"):
+                return await self._send_file_by_hand(file, offset, end)
             return await self._send_file_by_kernel(file.fileno(), offset, end)
         finally:
             self._hold_writes(False)
@@ -186,6 +227,7 @@ class Connection(_native.ByteStream, anyio.abc.ByteStream):
             if sent == 0:
                 break
             offset += sent
+            self._count_sent(sent)
             await asyncio.sleep(0)
         return offset - begin
 
@@ -194,10 +236,13 @@ class Connection(_native.ByteStream, anyio.abc.ByteStream):
         writable = loop.create_future()
         fd = self._fd
         loop.add_writer(fd, _finish, writable)
+        self._wake_at_end(writable)
         try:
             await writable
         finally:
-            loop.remove_writer(fd)
+            self._wake_at_end(None)
+            if self._fd == fd:  # at the connection's end the native part has removed it
+                loop.remove_writer(fd)
 
     async def _send_file_by_hand(self, file: BinaryIO, offset: int, end: int) -> int:
         begin = offset
@@ -206,7 +251,10 @@ class Connection(_native.ByteStream, anyio.abc.ByteStream):
             data = await asyncio.to_thread(os.pread, file.fileno(), size, offset)
             if not data:
                 break
-            await self.write(data)
+            self._hold_writes(False)  # but for this one
+            taken = self.write(data)
+            self._hold_writes(True)
+            await taken
             offset += len(data)
         return offset - begin
 
@@ -242,6 +290,9 @@ class Connection(_native.ByteStream, anyio.abc.ByteStream):
         Args:
             reset: whether a TCP peer is to see a reset rather than the end.
         """
+        if reset and self._transport is not None and self._is_open:
+            sock = self._transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._abort(reset)
 
     # As anyio's ByteStream.
@@ -260,19 +311,22 @@ class Connection(_native.ByteStream, anyio.abc.ByteStream):
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
         """Typed attributes of anyio: the addresses, and what TLS came to."""
-        facts: dict[Any, Callable[[], Any]] = {
-            SocketAttribute.remote_address: lambda: self.peer,
-            SocketAttribute.local_address: lambda: self.local_address,
-        }
-        if (tls := self._tls) is not None:
+        facts = address_facts(self.local_address, self.peer)
+        if (tls := self._tls) is not None and self._transport is not None:
+            over: ssl.SSLObject = self._transport.get_extra_info("ssl_object")
             facts[TLSAttribute.tls_version] = lambda: tls.version
             facts[TLSAttribute.alpn_protocol] = lambda: tls.alpn
             facts[TLSAttribute.peer_certificate] = lambda: dict(tls.certificate)
+            facts[TLSAttribute.peer_certificate_binary] = lambda: over.getpeercert(True)
+            facts[TLSAttribute.cipher] = over.cipher
+            facts[TLSAttribute.server_side] = lambda: over.server_side
+            facts[TLSAttribute.shared_ciphers] = over.shared_ciphers
+            facts[TLSAttribute.ssl_object] = lambda: over
         return facts
 
     def __repr__(self) -> str:
         state = "open" if self.is_open else "closed"
-        return f"<{type(self).__name__} to {self.peer} {state}>"
+        return f"<{type(self).__name__} to {self.peer!r} {state}>"
 
     # Called by the native part.
 
@@ -280,16 +334,18 @@ class Connection(_native.ByteStream, anyio.abc.ByteStream):
         error: Exception
         match kind:
             case "closed":
-                error = anyio.ClosedResourceError(f"the connection to {self.peer} is closed")
+                error = anyio.ClosedResourceError(f"the connection to {self.peer!r} is closed")
             case "busy":
                 error = anyio.BusyResourceError("using")
+            case "ended":
+                error = anyio.ClosedResourceError(f"the end was sent to {self.peer!r} already")
             case "limit":
                 error = anyio.DelimiterNotFound(self._buffered)
             case "incomplete":
                 error = anyio.IncompleteRead()
             case _:
                 why = f": {lost}" if lost is not None else ""
-                error = anyio.BrokenResourceError(f"the connection to {self.peer} is broken{why}")
+                error = anyio.BrokenResourceError(f"the connection to {self.peer!r} is broken{why}")
         error.__cause__ = lost
         return error
 
@@ -309,33 +365,45 @@ class Connection(_native.ByteStream, anyio.abc.ByteStream):
         loop = asyncio.get_running_loop()
         self = cls()
         if tls is None and isinstance(loop, Loop):
-            self._open(loop, sock.fileno())
+            try:
+                self._open(loop, sock.fileno())
+            except BaseException:
+                sock.close()
+                raise
             sock.detach()
             return self
-        feeder = _Feeder(self, with_tls=tls is not None)
+        feeder = _Feeder(self)
+        options: dict[str, Any] = {"ssl": tls}
+        if tls is not None:
+            least = _FOR_EVER if handshake_timeout is None else handshake_timeout + _LONGER
+            options["ssl_handshake_timeout"] = least
+        limit = asyncio.timeout(handshake_timeout if tls is not None else None)
+        # From the first turn on the socket is the transport's, which closes it when this fails.
         try:
-            if server_side:
-                await loop.connect_accepted_socket(
-                    lambda: feeder, sock, ssl=tls, ssl_handshake_timeout=handshake_timeout
-                )
-            else:
-                await loop.create_connection(
-                    lambda: feeder,
-                    sock=sock,
-                    ssl=tls,
-                    server_hostname=server_hostname if tls is not None else None,
-                    ssl_handshake_timeout=handshake_timeout,
-                )
-        except BaseException:
-            sock.close()
+            async with limit:
+                if server_side:
+                    await loop.connect_accepted_socket(lambda: feeder, sock, **options)
+                else:
+                    name = server_hostname if tls is not None else None
+                    await loop.create_connection(
+                        lambda: feeder, sock=sock, server_hostname=name, **options
+                    )
+        except BaseException as error:
+            self.abort()
+            if isinstance(error, TimeoutError) and limit.expired():
+                raise TimeoutError(
+                    f"the TLS handshake took more than {handshake_timeout} seconds"
+                ) from error
             raise
+        feeder.kept = None  # whoever called has it now
         return self
 
-    def _take_transport(self, transport: asyncio.Transport, *, with_tls: bool) -> None:
+    def _take_transport(self, transport: asyncio.Transport, feeder: _Feeder) -> None:
         self._transport = transport
-        self._open_over(asyncio.get_running_loop(), transport)
-        if with_tls:
-            over: ssl.SSLObject = transport.get_extra_info("ssl_object")
+        self._known_peer = transport.get_extra_info("peername") or None
+        self._open_over(asyncio.get_running_loop(), transport, feeder)
+        over: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+        if over is not None:
             cipher = over.cipher()
             self._tls = TlsFacts(
                 over.version(),
@@ -351,27 +419,44 @@ def _finish(future: asyncio.Future[None]) -> None:
 
 
 class _Feeder(asyncio.Protocol):
-    """Hands a connection what an asyncio transport receives."""
+    """Hands a connection what an asyncio transport receives.
 
-    def __init__(self, connection: Connection, *, with_tls: bool) -> None:
-        self._connection = connection
-        self._with_tls = with_tls
+    It has the connection only while somebody waits in it: then the native part says so.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.kept: Connection | None = connection
+        self._find: Callable[[], Connection | None] = weakref.ref(connection)
+        self._with_tls = False
 
     def connection_made(self, transport: Any) -> None:
-        self._connection._take_transport(transport, with_tls=self._with_tls)
+        connection = self._find()
+        if connection is not None:
+            connection._take_transport(transport, self)
+            self._with_tls = connection.tls is not None
 
     def data_received(self, data: bytes) -> None:
-        self._connection._feed(data)
+        connection = self._find()
+        if connection is not None:
+            connection._feed(data)
 
     def eof_received(self) -> bool:
-        self._connection._feed_end()
+        connection = self._find()
+        if connection is not None:
+            connection._feed_end()
         return not self._with_tls  # TLS cannot stay half open
 
     def pause_writing(self) -> None:
-        self._connection._pause_writing()
+        connection = self._find()
+        if connection is not None:
+            connection._pause_writing()
 
     def resume_writing(self) -> None:
-        self._connection._resume_writing()
+        connection = self._find()
+        if connection is not None:
+            connection._resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._connection._feed_lost(exc)
+        connection = self._find()
+        if connection is not None:
+            connection._feed_lost(exc)

@@ -3,17 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import operator
+import os
 import socket
 from collections.abc import Iterable, Sequence
 from itertools import chain, zip_longest
 from typing import Any
 
-__all__ = ["dial"]
+__all__ = ["check_endpoint", "check_path", "dial"]
 
 _Info = tuple[Any, ...]
 
 STAGGER = 0.25
 """Seconds until the next address is tried beside those that have not answered (RFC 8305, 5)."""
+
+
+def check_endpoint(host: str, port: int) -> None:
+    """See that a host and a port can be what they are meant to be.
+
+    Raises:
+        TypeError: the host is no string, or the port no number.
+        ValueError: the host has a NUL, at which the resolver would stop reading, or the port is
+            out of range, which it would wrap around.
+    """
+    if not isinstance(host, str):
+        raise TypeError(f"a host is a string, not {host!r}")
+    if "\0" in host:
+        raise ValueError(f"a host has no NUL: {host!r}")
+    if not 0 <= operator.index(port) <= 65535:
+        raise ValueError(f"a port is from 0 to 65535, not {port}")
+
+
+def check_path(path: str | bytes | os.PathLike[str]) -> str:
+    """Return the name of a Unix socket.
+
+    Raises:
+        ValueError: there is a NUL in it, at which the system would stop reading.
+    """
+    name = os.fsdecode(path)
+    if "\0" in name[1:] or not name.strip("\0"):  # as the first one it begins an abstract name
+        raise ValueError(f"that is no path of a socket: {name!r}")
+    return name
 
 
 async def dial(host: str, port: int, *, local_address: tuple[str, int] | None) -> socket.socket:
@@ -22,6 +52,7 @@ async def dial(host: str, port: int, *, local_address: tuple[str, int] | None) -
     Raises:
         OSError: none did; the error of the first, with those of the others in its notes.
     """
+    check_endpoint(host, port)
     loop = asyncio.get_running_loop()
     infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     if not infos:
@@ -30,7 +61,7 @@ async def dial(host: str, port: int, *, local_address: tuple[str, int] | None) -
     try:
         return await race.run(_interleave(infos))
     finally:
-        await race.end()
+        race.end()
 
 
 def _interleave(infos: Sequence[_Info]) -> list[_Info]:
@@ -39,6 +70,11 @@ def _interleave(infos: Sequence[_Info]) -> list[_Info]:
     for info in infos:
         families.setdefault(info[0], []).append(info)
     return [info for info in chain(*zip_longest(*families.values())) if info is not None]
+
+
+def _close_made(attempt: asyncio.Task[socket.socket]) -> None:
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().close()
 
 
 class _Race:
@@ -69,16 +105,18 @@ class _Race:
         for each in self._attempts:
             if each.done() and not each.cancelled() and each.exception() is None:
                 self._winner = each
+                break
         return bool(under_way)
 
-    async def end(self) -> None:
-        """End the others; a connection that they have made all the same is closed."""
-        others = [each for each in self._attempts if each is not self._winner]
-        for each in others:
-            each.cancel()
-        for made in await asyncio.gather(*others, return_exceptions=True):
-            if isinstance(made, socket.socket):
-                made.close()
+    def end(self) -> None:
+        """End the others; a connection that they have made all the same is closed.
+
+        They are not waited for: a wait could be cancelled, and the winner be lost.
+        """
+        for each in self._attempts:
+            if each is not self._winner:
+                each.cancel()
+                each.add_done_callback(_close_made)
 
     def _failure(self) -> BaseException:
         errors = [error for each in self._attempts if (error := each.exception()) is not None]

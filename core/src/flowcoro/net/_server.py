@@ -11,12 +11,15 @@ import ssl
 import stat
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Self
 
 import anyio
 import anyio.abc
 
-from flowcoro.net._connection import Address, Connection
+from flowcoro.net._accept import RESOURCES, accept
+from flowcoro.net._connection import Address, Connection, address_facts, check_context
+from flowcoro.net._dial import check_endpoint, check_path
 
 __all__ = ["TcpServer", "UnixServer"]
 
@@ -24,8 +27,6 @@ logger = logging.getLogger("flowcoro.net")
 
 Handler = Callable[[Connection], Awaitable[Any]]
 
-# accept(2): for lack of these it is tried again; what is wrong with one connection is passed over.
-_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _FIRST_DELAY, _LAST_DELAY = 0.05, 1.0
 
 
@@ -41,6 +42,9 @@ class _Server(anyio.abc.Listener[Connection]):
     ) -> None:
         if max_connections is not None and max_connections < 1:
             raise ValueError(f"max_connections must be at least 1, not {max_connections}")
+        if handshake_timeout <= 0:
+            raise ValueError(f"handshake_timeout must be above 0, not {handshake_timeout}")
+        check_context(tls)
         self._tls = tls
         self._handshake_timeout = handshake_timeout
         self._room = asyncio.Semaphore(max_connections) if max_connections is not None else None
@@ -48,8 +52,9 @@ class _Server(anyio.abc.Listener[Connection]):
         self._accepts: dict[socket.socket, asyncio.Task[socket.socket]] = {}
         self._serving: list[asyncio.Task[Any]] = []
         self._handlers: set[asyncio.Task[Any]] = set()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._scopes: dict[asyncio.Task[Any], anyio.CancelScope] = {}  # of those in a task group
+        self._fresh: set[socket.socket] = set()  # of handlers that have not begun
+        self._stopping: set[asyncio.Task[Any]] = set()
         self._stopped = False
         self.accepted = 0
         """How many connections came so far."""
@@ -74,6 +79,7 @@ class _Server(anyio.abc.Listener[Connection]):
             anyio.BusyResourceError: `serve` is accepting.
             OSError: what accept(2) raised, such as for lack of descriptors.
             ssl.SSLError: the handshake failed.
+            TimeoutError: it took longer than `handshake_timeout`.
         """
         if self._serving:
             raise anyio.BusyResourceError("serving from")
@@ -83,18 +89,20 @@ class _Server(anyio.abc.Listener[Connection]):
         if self._stopped or not self._sockets:
             raise anyio.ClosedResourceError("the server does not listen")
         loop = asyncio.get_running_loop()
-        # The waits outlive a caller that is cancelled: none loses a connection.
-        for each in self._sockets:
-            if each not in self._accepts:
-                self._accepts[each] = loop.create_task(_accept(each))
-        done, _ = await asyncio.wait(self._accepts.values(), return_when=asyncio.FIRST_COMPLETED)
-        for listening, task in list(self._accepts.items()):
-            if task in done:
+        while not self._stopped:
+            # The waits outlive a caller that is cancelled: none loses a connection.
+            for each in self._sockets:
+                if each not in self._accepts:
+                    self._accepts[each] = loop.create_task(accept(each))
+            await asyncio.wait(self._accepts.values(), return_when=asyncio.FIRST_COMPLETED)
+            # Another caller may have been here first, and taken what came.
+            for listening, task in list(self._accepts.items()):
+                if not task.done():
+                    continue
                 del self._accepts[listening]
-                if task.cancelled():
-                    raise anyio.ClosedResourceError("the server was stopped")
-                self.accepted += task.exception() is None
-                return task.result()
+                if not task.cancelled():
+                    self.accepted += task.exception() is None
+                    return task.result()
         raise anyio.ClosedResourceError("the server was stopped")
 
     async def _wrap(self, sock: socket.socket) -> Connection:
@@ -109,7 +117,7 @@ class _Server(anyio.abc.Listener[Connection]):
         """Accept connections and have each handled by a task, until `stop` is called.
 
         A connection is closed when its handler returns. What a handler raises is logged, and ends
-        its connection only.
+        its connection only. Cancelled, it stops the server as `stop(drain=0)` does.
 
         Args:
             handler: called with each connection.
@@ -134,12 +142,11 @@ class _Server(anyio.abc.Listener[Connection]):
                 if not each.cancelled():
                     each.result()
         finally:
-            for each in tasks:
-                each.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             self._serving = []
             if not self._stopped:
-                await self.stop()
+                # Also in a scope of anyio's that was cancelled, where nothing else may wait.
+                with anyio.CancelScope(shield=True):
+                    await self._stop(tasks, 0)
 
     async def _serve_one(
         self,
@@ -150,59 +157,68 @@ class _Server(anyio.abc.Listener[Connection]):
         loop = asyncio.get_running_loop()
         delay = _FIRST_DELAY
         while True:
-            if self._room is not None:
-                await self._room.acquire()
+            await self._wait_for_room()
             try:
-                sock = await _accept(listening)
+                sock = await accept(listening)
             except OSError as error:
-                self._leave_room()
-                if error.errno not in _RESOURCES:
+                if error.errno not in RESOURCES:
                     raise
                 logger.error("cannot accept connections for now: %s", error)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, _LAST_DELAY)
                 continue
-            except BaseException:
-                self._leave_room()
-                raise
             delay = _FIRST_DELAY
             self.accepted += 1
+            await self._enter_room(sock)
+            self._fresh.add(sock)
             if task_group is not None:
                 task_group.start_soon(self._handle_in_group, sock, handler)
             else:
-                self._add(loop.create_task(self._handle(sock, handler)))
+                task = loop.create_task(self._handle(sock, handler))
+                self._handlers.add(task)
+                # By a callback: one that is cancelled before it begins has no `finally`.
+                task.add_done_callback(partial(self._leave, sock))
 
-    def _leave_room(self) -> None:
+    async def _wait_for_room(self) -> None:
+        """Wait for room, without taking it: another socket may have the next connection."""
+        if self._room is not None:
+            async with self._room:
+                pass
+
+    async def _enter_room(self, sock: socket.socket) -> None:
+        if self._room is not None:
+            try:
+                await self._room.acquire()
+            except BaseException:
+                sock.close()
+                raise
+
+    def _leave(self, sock: socket.socket, task: asyncio.Task[Any]) -> None:
+        self._handlers.discard(task)
+        if sock in self._fresh:
+            self._fresh.discard(sock)
+            sock.close()
         if self._room is not None:
             self._room.release()
 
-    def _add(self, task: asyncio.Task[Any]) -> None:
-        self._handlers.add(task)
-        self._idle.clear()
-        task.add_done_callback(self._drop)
-
-    def _drop(self, task: asyncio.Task[Any]) -> None:
-        self._handlers.discard(task)
-        if not self._handlers:
-            self._idle.set()
-
     async def _handle_in_group(self, sock: socket.socket, handler: Handler) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._add(task)
-        await self._handle(sock, handler)
+        task = _this_task()
+        self._handlers.add(task)
+        try:
+            # A task that is cancelled otherwise would take the whole group along.
+            with anyio.CancelScope() as self._scopes[task]:
+                await self._handle(sock, handler)
+        finally:
+            del self._scopes[task]
+            self._leave(sock, task)
 
     async def _handle(self, sock: socket.socket, handler: Handler) -> None:
+        self._fresh.discard(sock)
         try:
             connection = await self._wrap(sock)
         except (OSError, anyio.BrokenResourceError) as error:
             logger.debug("a connection ended in its handshake: %s", error)
-            self._leave_room()
             return
-        except BaseException:
-            sock.close()
-            self._leave_room()
-            raise
         try:
             await handler(connection)
             await connection.close()
@@ -212,7 +228,6 @@ class _Server(anyio.abc.Listener[Connection]):
             logger.exception("the handler of %r failed", connection)
         finally:
             connection.abort()
-            self._leave_room()
 
     async def stop(self, drain: float | None = 10.0) -> None:
         """Stop listening, and wait for the handlers that run.
@@ -221,26 +236,43 @@ class _Server(anyio.abc.Listener[Connection]):
             drain: seconds after which they are cancelled, and their connections closed; None to
                 wait for as long as they take.
         """
+        await self._stop(self._serving, drain)
+
+    async def _stop(self, serving: list[asyncio.Task[Any]], drain: float | None) -> None:
         self._stopped = True
-        accepts: list[asyncio.Task[Any]] = [*self._accepts.values(), *self._serving]
-        for task in accepts:
+        sockets, self._sockets = self._sockets, []
+        if sockets:
+            # A task of its own, so that who is cancelled leaves nothing open.
+            await asyncio.shield(asyncio.create_task(self._end_listening(sockets, serving)))
+        await self._drain(drain)
+
+    async def _end_listening(
+        self, sockets: list[socket.socket], serving: list[asyncio.Task[Any]]
+    ) -> None:
+        accepts = [*self._accepts.values()]
+        self._accepts.clear()
+        for task in (*accepts, *serving):
             task.cancel()
-        for result in await asyncio.gather(*self._accepts.values(), return_exceptions=True):
+        for result in await asyncio.gather(*accepts, *serving, return_exceptions=True):
             if isinstance(result, socket.socket):
                 result.close()
-        self._accepts.clear()
-        for listening in self._sockets:
-            self._close_socket(listening)
-        self._sockets = []
-        own = asyncio.current_task()  # a handler may stop its server
-        others = [each for each in self._handlers if each is not own]
-        if others:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(drain):
-                    await asyncio.wait(others)
+        for each in sockets:
+            self._close_socket(each)
+
+    async def _drain(self, seconds: float | None) -> None:
+        # Handlers may stop their server, and must not wait for themselves, nor for each other.
+        own = _this_task()
+        self._stopping.add(own)
+        others = self._handlers - self._stopping
+        try:
+            if others:
+                await asyncio.wait(others, timeout=seconds)
+        finally:
+            self._stopping.discard(own)
             for each in others:
-                each.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
+                (self._scopes.get(each) or each).cancel()
+        if others:
+            await asyncio.wait(others)
 
     async def aclose(self) -> None:
         """The same as `stop`, without waiting for the handlers."""
@@ -254,18 +286,17 @@ class _Server(anyio.abc.Listener[Connection]):
 
     @property
     def extra_attributes(self) -> dict[Any, Callable[[], Any]]:
-        """Typed attributes of anyio: the first address."""
-        return {anyio.abc.SocketAttribute.local_address: lambda: self.addresses[0]}
+        """Typed attributes of anyio: of the first address."""
+        facts = address_facts(self.addresses[0] if self._sockets else None, None)
+        del facts[anyio.abc.SocketAttribute.remote_address]
+        return facts
 
 
-async def _accept(listening: socket.socket) -> socket.socket:
-    loop = asyncio.get_running_loop()
-    while True:
-        try:
-            sock, _ = await loop.sock_accept(listening)
-        except (ConnectionError, PermissionError, InterruptedError):
-            continue  # that connection is gone, or forbidden; the next one may not be
-        return sock
+def _this_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("no task is running")
+    return task
 
 
 class TcpServer(_Server):
@@ -305,11 +336,14 @@ class TcpServer(_Server):
         Raises:
             OSError: an address cannot be had; then it listens at none.
             RuntimeError: it listens already, or was stopped.
+            ValueError: the port is out of range, or a host has a NUL.
         """
         if self._sockets or self._stopped:
             raise RuntimeError("the server listens already, or was stopped")
         hosts = [host] if host is None or isinstance(host, str) else list(host)
         loop = asyncio.get_running_loop()
+        for each in hosts:
+            check_endpoint("" if each is None else each, port)
         found: dict[Any, None] = {}
         for each in hosts:
             for info in await loop.getaddrinfo(
@@ -328,7 +362,7 @@ class TcpServer(_Server):
                 sock.close()
             raise
         if not made:
-            raise OSError(f"{host!r} has no address to listen at")
+            raise OSError(errno.EADDRNOTAVAIL, f"{host!r} has no address to listen at")
         self._sockets = made
 
 
@@ -342,6 +376,8 @@ def _listen(
     try:
         sock = socket.socket(family, kind, protocol)
     except OSError as error:
+        if error.errno not in (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT):
+            raise
         raise _NoSuchFamilyError from error
     try:
         sock.setblocking(False)
@@ -355,6 +391,8 @@ def _listen(
         sock.listen(backlog)
     except OSError as error:
         sock.close()
+        if family == socket.AF_INET6 and error.errno == errno.EADDRNOTAVAIL and address[0] == "::":
+            raise _NoSuchFamilyError from error  # IPv6 is switched off
         raise OSError(error.errno, f"cannot listen at {address}: {error.strerror}") from error
     except BaseException:
         sock.close()
@@ -368,7 +406,7 @@ class UnixServer(_Server):
     async def bind_and_listen(
         self, path: str | os.PathLike[str], *, backlog: int = 4096, mode: int | None = None
     ) -> None:
-        """Listen at a path; a socket that is left over there is replaced.
+        """Listen at a path; a socket that is left over there, with nobody behind, is replaced.
 
         Args:
             path: where; the file is removed when the server stops.
@@ -376,29 +414,57 @@ class UnixServer(_Server):
             mode: permissions of the file, such as 0o600; the process's own when not given.
 
         Raises:
-            OSError: the path cannot be had.
+            OSError: the path cannot be had, such as since somebody listens there.
+            ValueError: the path has a NUL, but for that of an abstract name.
             RuntimeError: it listens already, or was stopped.
         """
         if self._sockets or self._stopped:
             raise RuntimeError("the server listens already, or was stopped")
-        name = os.fspath(path)
-        with suppress(OSError):
-            if stat.S_ISSOCK(os.stat(name).st_mode):
-                os.remove(name)
+        name = check_path(path)
+        if name[0] != "\0":  # abstract (Linux): no file
+            _remove_left_over(name)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
             sock.bind(name)
-            if mode is not None:
+            with suppress(OSError, ValueError):
+                self._file = _which(name)
+            if mode is not None and name[0] != "\0":
                 os.chmod(name, mode)
             sock.listen(backlog)
         except OSError as error:
-            sock.close()
-            raise OSError(error.errno, f"{error.strerror}: {name!r}", name) from error
+            self._close_socket(sock)
+            # Python's own, such as of a path that is too long, have no number.
+            number = errno.ENAMETOOLONG if error.errno is None else error.errno
+            raise OSError(number, error.strerror or str(error), name) from error
+        except BaseException:
+            self._close_socket(sock)
+            raise
         self._sockets = [sock]
 
+    _file: tuple[str, int, int] | None = None
+
     def _close_socket(self, sock: socket.socket) -> None:
-        name = sock.getsockname()
         sock.close()
-        with suppress(OSError):
+        if self._file is not None:
+            name = self._file[0]
+            with suppress(OSError):
+                if _which(name) == self._file:  # another server may have replaced it
+                    os.remove(name)
+            self._file = None
+
+
+def _remove_left_over(name: str) -> None:
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        if not stat.S_ISSOCK(os.stat(name).st_mode):
+            return
+        probe.setblocking(False)
+        try:
+            probe.connect(name)
+        except ConnectionRefusedError:  # nobody; whoever else is there keeps it, and bind tells
             os.remove(name)
+
+
+def _which(name: str) -> tuple[str, int, int]:
+    found = os.stat(name)
+    return os.path.abspath(name), found.st_dev, found.st_ino
