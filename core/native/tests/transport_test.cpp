@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstring>
+#include <memory>
 #include <span>
 #include <string>
 #include <utility>
@@ -175,6 +176,58 @@ TEST(many_pieces_of_all_kinds_keep_their_order) {
         CHECK(read_all(reactor, right, expected.size()) == expected);
         run_until(reactor, [&] { return talker.transport->unsent() == 0; });
         CHECK(pool.stats().live <= 64);  // what the kernel has
+        talker.transport->close();
+        run_to_the_end(reactor, talker);
+    });
+}
+
+TEST(an_idle_transport_keeps_nothing_of_its_sends) {
+    on_each([](Reactor& reactor) {
+        std::vector<Fd> peers;
+        std::vector<std::unique_ptr<Talker>> talkers;
+        for (int i = 0; i < 8; ++i) {
+            auto [left, right] = socket_pair();
+            talkers.push_back(std::make_unique<Talker>());
+            talkers.back()->start(reactor, left);
+            peers.push_back(std::move(right));
+        }
+        auto& sendings = Transports::of(reactor).sendings();
+        for (std::size_t i = 0; i < talkers.size(); ++i) {
+            const std::string text = "to " + std::to_string(i);
+            CHECK(talkers[i]->transport->write(bytes_of(text)) == 0);
+            CHECK(read_all(reactor, peers[i], text.size()) == text);
+            run_until(reactor, [&] { return talkers[i]->transport->unsent() == 0; });
+            CHECK(sendings.idle() == 1);  // one served them all
+        }
+        for (const auto& talker : talkers) {
+            talker->transport->cork();
+            CHECK(talker->transport->write(bytes_of("corked")) == 0);
+        }
+        CHECK(sendings.idle() == 0);
+        for (const auto& talker : talkers) {
+            talker->transport->abort();
+            run_to_the_end(reactor, *talker);
+        }
+        CHECK(sendings.idle() == talkers.size());
+    });
+}
+
+TEST(room_that_was_prepared_stays_until_it_is_used) {
+    on_each([](Reactor& reactor) {
+        auto [left, right] = socket_pair();
+        Talker talker;
+        std::span<std::byte> room;
+        talker.on_received = [&](StreamTransport& of) { room = of.prepare(5); };
+        talker.start(reactor, left);
+        CHECK(talker.transport->commit(0) == 0 && talker.transport->commit(1) == -EINVAL);
+        write_all(right, "ask");
+        run_until(reactor, [&] { return talker.text == "ask"; });
+        CHECK(room.size() >= 5 && Transports::of(reactor).sendings().idle() == 0);
+        std::memcpy(room.data(), "reply", 5);
+        CHECK(talker.transport->commit(5) == 0);
+        CHECK(read_all(reactor, right, 5) == "reply");
+        run_until(reactor, [&] { return talker.transport->unsent() == 0; });
+        CHECK(Transports::of(reactor).sendings().idle() == 1);
         talker.transport->close();
         run_to_the_end(reactor, talker);
     });

@@ -24,6 +24,7 @@
 
 #include "flowcoro/reactor/operation.hpp"
 #include "flowcoro/reactor/reactor.hpp"
+#include "flowcoro/transport/part.hpp"
 #include "flowcoro/transport/protocol.h"
 #include "flowcoro/transport/socket_calls.hpp"
 #include "flowcoro/transport/stream_transport.hpp"

@@ -1,9 +1,10 @@
 // StreamTransport: a connected stream socket on a reactor, and the protocol that talks over it.
 //
 // It receives into buffers of a pool that all of the reactor's transports share, so an idle one
-// holds none. What is written while a callback of its protocol runs, or between cork() and
-// uncork(), is gathered and goes out by one send; otherwise it goes out at once, unless a send is
-// in flight: then it is gathered for the next.
+// holds none; nor does it hold what sending takes, or what is needed at its beginning only. What is
+// written while a callback of its protocol runs, or between cork() and uncork(), is gathered and
+// goes out by one send; otherwise it goes out at once, unless a send is in flight: then it is
+// gathered for the next.
 //
 // Threads: all calls are the reactor's thread's but retain() and release(), which are anybody's.
 // Another thread hands its work to that one (SharedReactor::post, or your own queue and
@@ -14,16 +15,18 @@
 //   state_       open -> closing (flushes, then closes) -> closing_down (the reactor closes the
 //                descriptor) -> closed. Only `open` accepts writes; from closing_down on no
 //                callback comes but `closed`.
-//   flight_      what the Send in flight works on. Nobody touches it until that completes.
-//   gathered_    what the next one sends.
+//   sending_     what is unsent, and its Send; null when there is nothing.
+//   in_flight_   whether a Send is.
 //   depth_       callbacks that are running, 0 or 1; corks_: cork() calls without their uncork().
-//   kept_        received while reading was paused: delivered on resume, before what is new.
-//   end_         the end or the error that came after what is kept, likewise.
 //   direct_      once a receive has filled its buffer, if the protocol has `readable`: while its
 //                `on`, the protocol receives, and we wait for readiness only. So what is large is
 //                copied once, and comes as a whole.
-//   later_       a timer for what must not be done from within a call: the first callback, what
+//   aside_       what few connections need, and not for long; null when this one does not:
+//     kept       received while reading was paused: delivered on resume, before what is new.
+//     end        the end or the error that came after what is kept, likewise.
+//     later      a timer for what must not be done from within a call: the first callback, what
 //                was kept, and the next try after the pool had no buffer.
+//     watch      a poll for the peer's reset, when nothing is received any more.
 //   references_  one is the transport's own, until `closed` has been called.
 #pragma once
 
@@ -45,8 +48,9 @@
 #include "flowcoro/memory/buffer_pool.hpp"
 #include "flowcoro/reactor/operation.hpp"
 #include "flowcoro/reactor/reactor.hpp"
-#include "flowcoro/transport/output.hpp"
+#include "flowcoro/transport/part.hpp"
 #include "flowcoro/transport/protocol.h"
+#include "flowcoro/transport/sending.hpp"
 #include "flowcoro/transport/socket_calls.hpp"
 #include "flowcoro/transport/transports.hpp"
 
@@ -71,7 +75,11 @@ inline bool has_readable(const Protocol& protocol) noexcept {
 // Of a descriptor: whether the transport closes it at its end.
 enum class Ownership : std::uint8_t { taken, lent };
 
-class StreamTransport final : public ::flowcoro_transport, private Transports::Member {
+// Its two operations that last are base classes: they find it without a pointer of their own.
+class StreamTransport final : public ::flowcoro_transport,
+                              private Transports::Member,
+                              private reactor::RecvMultishot,
+                              private reactor::Close {
   public:
     // What write() and its like return when they took the bytes.
     static constexpr int below_high_water = 0;
@@ -92,9 +100,10 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
         }
         sockets::set_no_delay(handle);
         auto* const transport = new StreamTransport(transports, handle);
-        transport->close_.keep_open = ownership == Ownership::lent;
+        transport->keep_open = ownership == Ownership::lent;
         try {
-            reactor.set(transport->later_, reactor::Clock::now());
+            transport->aside_ = std::make_unique<Aside>(*transport);
+            reactor.set(transport->aside_->later, reactor::Clock::now());
         } catch (...) {
             delete transport;
             throw;
@@ -112,7 +121,7 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
         if (!can_write()) {
             return -EPIPE;
         }
-        if (!gathered_.append(transports_.output(), bytes)) {
+        if (!begin_sending() || !sending_->gathered.append(transports_.output(), bytes)) {
             return -ENOMEM;
         }
         return written();
@@ -132,7 +141,7 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
         if (!can_write()) {
             return -EPIPE;
         }
-        if (!gathered_.append(memory::Buffer(taken), offset, size)) {
+        if (!begin_sending() || !sending_->gathered.append(memory::Buffer(taken), offset, size)) {
             return -ENOMEM;
         }
         return written();
@@ -142,11 +151,11 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
     // commit(). Empty after shutdown_write(), close() or abort(), without memory, and for more
     // than a buffer's size.
     std::span<std::byte> prepare(std::size_t size) noexcept {
-        if (!can_write() || size > transports_.output().buffer_size()) {
+        if (!can_write() || size > transports_.output().buffer_size() || !begin_sending()) {
             return {};
         }
-        const std::span<std::byte> room = gathered_.prepare(transports_.output(), size);
-        prepared_ = room.size();
+        const std::span<std::byte> room = sending_->gathered.prepare(transports_.output(), size);
+        sending_->prepared = room.size();
         return room;
     }
 
@@ -155,10 +164,10 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
         if (!can_write()) {
             return -EPIPE;
         }
-        if (size > prepared_) {
-            return -EINVAL;
+        if (sending_ == nullptr || size > sending_->prepared) {
+            return size == 0 ? written() : -EINVAL;
         }
-        gathered_.commit(size);
+        sending_->gathered.commit(size);
         return written();
     }
 
@@ -199,7 +208,9 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
     void tell_writable() noexcept { above_ = true; }
 
     // Bytes that were written and have not gone.
-    [[nodiscard]] std::size_t unsent() const noexcept { return flight_.size() + gathered_.size(); }
+    [[nodiscard]] std::size_t unsent() const noexcept {
+        return sending_ != nullptr ? sending_->size() : 0;
+    }
 
     // The peer gets the end when what was written has gone out; it may send on.
     void shutdown_write() noexcept {
@@ -216,7 +227,7 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
     void pause_reading() noexcept {
         if (state_ == State::open && !paused_) {
             paused_ = true;
-            reactor().cancel(receive_);
+            reactor().cancel(receiving());
             if (direct_ != nullptr) {
                 reactor().cancel(direct_->poll);
             }
@@ -225,7 +236,7 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
 
     void resume_reading() noexcept {
         if (state_ == State::open && std::exchange(paused_, false)) {
-            if (begun_ && kept_.empty() && !end_) {
+            if (begun_ && !has_kept()) {
                 receive();
             } else {
                 go_on_later(reactor::Clock::duration::zero());
@@ -250,8 +261,8 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
 
     // Whether receive() may be called.
     [[nodiscard]] bool may_receive() const noexcept {
-        return is_reading() && is_direct() && !ended_ && !end_ && kept_.empty() &&
-               !receive_.in_flight() && !direct_->poll.in_flight() &&
+        return is_reading() && is_direct() && !ended_ && !has_kept() &&
+               !RecvMultishot::in_flight() && !direct_->poll.in_flight() &&
                direct_->outcome != Direct::Outcome::over;
     }
 
@@ -278,7 +289,7 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
     // Drops what is unsent and closes. With `reset` a TCP peer gets an RST.
     void abort(bool reset = false) noexcept {
         if (state_ < State::closing_down && reset) {
-            sockets::reset_on_close(handle_);
+            sockets::reset_on_close(RecvMultishot::fd);
         }
         close_down(0);
     }
@@ -289,7 +300,7 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
 
     // Its descriptor, to look at and to set options of; -1 when it is closed.
     [[nodiscard]] Handle handle() const noexcept {
-        return state_ == State::closed ? reactor::no_handle : handle_;
+        return state_ == State::closed ? reactor::no_handle : RecvMultishot::fd;
     }
 
     [[nodiscard]] void* context() const noexcept { return context_; }
@@ -314,6 +325,7 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
 
   private:
     friend class Listener;
+    friend class Sending;
 
     enum class State : std::uint8_t { open, closing, closing_down, closed };
 
@@ -345,16 +357,11 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
     };
 
     StreamTransport(Transports& transports, Handle handle) noexcept
-        : transports_(transports),
-          handle_(handle),
-          receive_(*this),
-          send_(*this),
-          send_several_(*this),
-          watch_(*this),
-          close_(*this),
-          later_(*this) {
-        receive_.fd = send_.fd = send_several_.fd = watch_.fd = close_.fd = handle;
-        receive_.pool = &transports.input();
+        : RecvMultishot(&StreamTransport::handle_received),
+          Close(&StreamTransport::handle_closed),
+          transports_(transports) {
+        RecvMultishot::fd = Close::fd = handle;
+        RecvMultishot::pool = &transports.input();
     }
 
     ~StreamTransport() = default;
@@ -367,6 +374,18 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
     }
 
     void reactor_goes() noexcept override { close_down(ECANCELED); }
+
+    [[nodiscard]] reactor::RecvMultishot& receiving() noexcept { return *this; }
+
+    static void handle_received(reactor::Operation& self, reactor::Completion&& completion) {
+        auto& receive = static_cast<reactor::RecvMultishot&>(self);
+        static_cast<StreamTransport&>(receive).on_received(std::move(completion));
+    }
+
+    static void handle_closed(reactor::Operation& self, reactor::Completion&& completion) {
+        auto& close = static_cast<reactor::Close&>(self);
+        static_cast<StreamTransport&>(close).on_closed(std::move(completion));
+    }
 
     // What follows is in stream_transport_events.hpp. Input.
 
@@ -383,6 +402,7 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
     void turn_direct() noexcept;
     [[nodiscard]] bool is_direct() const noexcept;
     void keep(memory::Buffer&& buffer, std::size_t size) noexcept;
+    bool keep_end(int error) noexcept;  // false: without memory it closes
     void deliver(memory::Buffer&& buffer, std::size_t size);
 
     // No more will come: the peer's end, or an error.
@@ -391,12 +411,26 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
     void on_watched(reactor::Completion&& completion);
     void drop_input() noexcept;
 
+    // False when there is no memory.
+    bool need_aside() noexcept;
+
+    // Not from within a callback.
+    void drop_aside() noexcept;
+
+    [[nodiscard]] bool has_kept() const noexcept {
+        return aside_ != nullptr && (!aside_->kept.empty() || aside_->end);
+    }
+
     // Output.
 
     [[nodiscard]] bool can_write() const noexcept {
         const bool late = state_ == State::closing && (unsent() != 0 || depth_ != 0);
         return (state_ == State::open || (writing_late_ && late)) && !write_ends_;
     }
+
+    // False when there is no memory.
+    bool begin_sending() noexcept;
+    void end_sending() noexcept;
 
     int written() noexcept;
 
@@ -419,8 +453,8 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
         static constexpr unsigned patience = 64;
 
         explicit Direct(StreamTransport& of) noexcept
-            : poll(of), is_tcp(reactor::posix::is_tcp(of.handle_)) {
-            poll.fd = of.handle_;
+            : poll(of), is_tcp(reactor::posix::is_tcp(of.handle())) {
+            poll.fd = of.handle();
             poll.events = sockets::readable;
         }
 
@@ -455,42 +489,43 @@ class StreamTransport final : public ::flowcoro_transport, private Transports::M
         bool asks = false;  // `readable` runs
     };
 
+    struct Aside {
+        explicit Aside(StreamTransport& of) noexcept : later(of), watch(of) {}
+
+        std::vector<Piece> kept;
+        std::optional<int> end;
+        std::chrono::milliseconds delay = first_delay;
+        TimerPart<StreamTransport, &StreamTransport::go_on> later;
+        Part<reactor::PollFdMultishot, StreamTransport, &StreamTransport::on_watched> watch;
+    };
+
     Transports& transports_;
-    const Handle handle_;
     State state_ = State::open;
     bool begun_ = false;
     bool paused_ = false;
     bool ended_ = false;        // the peer's end came
     bool write_ends_ = false;   // ours was asked for
     bool write_ended_ = false;  // and has gone out
-    bool sending_ = false;
+    bool in_flight_ = false;
     bool above_ = false;  // `writable` is due
     bool watching_ = true;
     bool writing_late_ = false;
-    unsigned depth_ = 0;
+    std::uint8_t depth_ = 0;
     unsigned corks_ = 0;
     int error_ = 0;
     detail::atomic<std::uint32_t> references_{1};
     const Protocol* protocol_ = nullptr;
     void* context_ = nullptr;
-    std::size_t prepared_ = 0;  // what commit() may take
     std::size_t high_ = std::size_t{64} * 1024;
     std::size_t low_ = std::size_t{16} * 1024;
-    Output gathered_;
-    Output flight_;
-    memory::Buffer current_;
-    std::vector<Piece> kept_;
+    std::unique_ptr<Sending> sending_;
     std::unique_ptr<Direct> direct_;
-    std::optional<int> end_;
-    std::chrono::milliseconds delay_ = first_delay;
-
-    Part<reactor::RecvMultishot, StreamTransport, &StreamTransport::on_received> receive_;
-    Part<reactor::Send, StreamTransport, &StreamTransport::on_sent> send_;
-    Part<reactor::SendV, StreamTransport, &StreamTransport::on_sent> send_several_;
-    Part<reactor::PollFdMultishot, StreamTransport, &StreamTransport::on_watched> watch_;
-    Part<reactor::Close, StreamTransport, &StreamTransport::on_closed> close_;
-    TimerPart<StreamTransport, &StreamTransport::go_on> later_;
+    std::unique_ptr<Aside> aside_;
+    memory::Buffer current_;
 };
+
+// Of which there may be hundreds of thousands.
+static_assert(sizeof(void*) != 8 || sizeof(StreamTransport) <= 224);
 
 }  // namespace flowcoro::transport
 

@@ -19,35 +19,42 @@ inline void StreamTransport::begin() {
 inline void StreamTransport::go_on() {
     if (!begun_) {
         begin();
+        drop_aside();
         return;
     }
-    while (is_reading() && !kept_.empty()) {
-        Piece piece = std::move(kept_.front());
-        kept_.erase(kept_.begin());  // seldom, and few
+    while (is_reading() && !aside_->kept.empty()) {
+        Piece piece = std::move(aside_->kept.front());
+        aside_->kept.erase(aside_->kept.begin());  // seldom, and few
         deliver(std::move(piece.buffer), piece.size);
     }
-    if (is_reading() && end_) {
-        on_end(*std::exchange(end_, std::nullopt));
+    if (is_reading() && aside_->end) {
+        on_end(*std::exchange(aside_->end, std::nullopt));
     }
     receive();
+    drop_aside();
 }
 
 inline void StreamTransport::go_on_later(reactor::Clock::duration delay) noexcept {
+    if (!need_aside()) {
+        close_down(ENOMEM);
+        return;
+    }
     try {
-        reactor().set(later_, reactor::Clock::now() + delay);
+        reactor().set(aside_->later, reactor::Clock::now() + delay);
     } catch (const std::bad_alloc&) {
         close_down(ENOMEM);
     }
 }
 
 inline void StreamTransport::receive() noexcept {
-    if (!is_reading() || ended_ || end_ || receive_.in_flight()) {
+    if (!is_reading() || ended_ || receiving().in_flight() ||
+        (aside_ != nullptr && aside_->end)) {
         return;
     }
     if (is_direct()) {
         wait_readable(false, false);
     } else if (direct_ == nullptr || !direct_->poll.in_flight()) {
-        reactor().start(receive_);
+        reactor().start(receiving());
     }
 }
 
@@ -62,12 +69,15 @@ inline void StreamTransport::on_received(reactor::Completion&& completion) {
             close_down(static_cast<int>(-result));
         }
     } else if (result > 0) {
-        delay_ = first_delay;
+        if (aside_ != nullptr) [[unlikely]] {
+            aside_->delay = first_delay;
+            drop_aside();
+        }
         const auto size = static_cast<std::size_t>(result);
         if (size >= std::min(Direct::large, completion.buffer.bytes().size())) {
             turn_direct();
         }
-        if (paused_ || !kept_.empty()) {
+        if (paused_ || has_kept()) {
             keep(std::move(completion.buffer), size);
         } else {
             deliver(std::move(completion.buffer), size);
@@ -76,10 +86,12 @@ inline void StreamTransport::on_received(reactor::Completion&& completion) {
         receive();  // paused, and perhaps resumed since; or it goes on directly
     } else if (result == -ENOBUFS) {
         ++transports_.stats().no_buffers;
-        go_on_later(delay_);
-        delay_ = std::min(delay_ * 2, last_delay);
-    } else if (paused_ || !kept_.empty()) {
-        end_ = static_cast<int>(-result);
+        go_on_later(aside_ != nullptr ? aside_->delay : first_delay);
+        if (aside_ != nullptr) {
+            aside_->delay = std::min(aside_->delay * 2, last_delay);
+        }
+    } else if (paused_ || has_kept()) {
+        static_cast<void>(keep_end(static_cast<int>(-result)));
     } else {
         on_end(static_cast<int>(-result));
     }
@@ -103,7 +115,7 @@ inline void StreamTransport::turn_direct() noexcept {
     }
     direct_->on = true;
     direct_->few = 0;
-    reactor().cancel(receive_);
+    reactor().cancel(receiving());
 }
 
 inline void StreamTransport::wait_readable(bool blocked, bool drained) noexcept {
@@ -124,7 +136,7 @@ inline void StreamTransport::on_readable(reactor::Completion&& completion) {
     } else if (state_ == State::closing && completion.result >= 0) {
         // Dropped, as on_received() does; a reset ends the flush.
         std::array<std::byte, 16384> dropped;
-        const std::int64_t result = sockets::receive(handle_, dropped);
+        const std::int64_t result = sockets::receive(handle(), dropped);
         if (result < 0 && result != -EAGAIN) {
             close_down(static_cast<int>(-result));
         } else if (result != 0) {
@@ -150,7 +162,7 @@ inline void StreamTransport::receive_directly() {
     } while (direct.outcome == Outcome::whole && direct.at_once < Direct::most);
     if (direct.outcome == Outcome::over && state_ == State::open) {
         if (paused_) {
-            end_ = direct.error;
+            static_cast<void>(keep_end(direct.error));
         } else {
             on_end(direct.error);
         }
@@ -176,7 +188,7 @@ inline std::int64_t StreamTransport::receive(std::span<std::byte> into) noexcept
     if (!may_receive() || into.empty()) {
         return -EINVAL;
     }
-    const std::int64_t result = sockets::receive(handle_, into);
+    const std::int64_t result = sockets::receive(handle(), into);
     settle(result, into.size());
     return result;
 }
@@ -185,7 +197,7 @@ inline std::int64_t StreamTransport::peek() noexcept {
     if (!may_receive()) {
         return -EINVAL;
     }
-    const std::int64_t result = sockets::peek(handle_);
+    const std::int64_t result = sockets::peek(handle());
     if (result <= 0) {
         settle(result, 1);
     }
@@ -199,19 +211,36 @@ inline void StreamTransport::settle(std::int64_t result, std::size_t asked) noex
         return;
     }
     if (direct_->outcome == Direct::Outcome::over) {
-        end_ = direct_->error;
-        go_on_later(reactor::Clock::duration::zero());
+        if (keep_end(direct_->error)) {
+            go_on_later(reactor::Clock::duration::zero());
+        }
     } else if (direct_->outcome != Direct::Outcome::whole) {
         receive_on();
     }
 }
 
 inline void StreamTransport::keep(memory::Buffer&& buffer, std::size_t size) noexcept {
+    bool kept = need_aside();
     try {
-        kept_.push_back({std::move(buffer), size});
+        if (kept) {
+            aside_->kept.push_back({std::move(buffer), size});
+        }
     } catch (const std::bad_alloc&) {
+        kept = false;
+    }
+    if (!kept) {
         close_down(ENOMEM);
     }
+}
+
+inline bool StreamTransport::keep_end(int error) noexcept {
+    const bool kept = need_aside();
+    if (kept) {
+        aside_->end = error;
+    } else {
+        close_down(ENOMEM);
+    }
+    return kept;
 }
 
 inline void StreamTransport::deliver(memory::Buffer&& buffer, std::size_t size) {
@@ -236,7 +265,12 @@ inline void StreamTransport::on_end(int error) {
         close();
     } else if (state_ == State::open && watching_) {
         // Nothing is received any more that would tell of a reset.
-        reactor().start(watch_);
+        if (!need_aside()) {
+            close_down(ENOMEM);
+        } else if (!aside_->watch.in_flight()) {
+            aside_->watch.fd = handle();
+            reactor().start(aside_->watch);
+        }
     }
 }
 
@@ -244,7 +278,7 @@ inline void StreamTransport::on_watched(reactor::Completion&& completion) {
     // Some kernels tell of the peer's end as well, which is known.
     if (state_ < State::closing_down && completion.result > 0 &&
         sockets::has_failed(static_cast<unsigned>(completion.result))) {
-        const int error = sockets::take_error(handle_);
+        const int error = sockets::take_error(handle());
         if (error != 0 || !write_ended_) {
             close_down(error != 0 ? error : EPIPE);
         }
@@ -252,33 +286,77 @@ inline void StreamTransport::on_watched(reactor::Completion&& completion) {
 }
 
 inline void StreamTransport::drop_input() noexcept {
-    kept_.clear();
-    end_.reset();
-    reactor().unset(later_);
+    if (aside_ != nullptr) {
+        aside_->kept.clear();
+        aside_->end.reset();
+        reactor().unset(aside_->later);
+    }
+}
+
+inline bool StreamTransport::need_aside() noexcept {
+    if (aside_ == nullptr) {
+        aside_.reset(new (std::nothrow) Aside(*this));
+    }
+    return aside_ != nullptr;
+}
+
+inline void StreamTransport::drop_aside() noexcept {
+    if (aside_ != nullptr && !has_kept() && !aside_->later.is_set() && !aside_->watch.in_flight() &&
+        aside_->delay == first_delay) {
+        aside_.reset();
+    }
+}
+
+// Output.
+
+inline bool StreamTransport::begin_sending() noexcept {
+    if (sending_ == nullptr) {
+        sending_ = transports_.sendings().take();
+        if (sending_ == nullptr) {
+            return false;
+        }
+        sending_->belong_to(*this, handle());
+    }
+    return true;
+}
+
+inline void StreamTransport::end_sending() noexcept {
+    if (sending_ != nullptr && sending_->size() == 0 && sending_->prepared == 0 && !in_flight_) {
+        transports_.sendings().give_back(std::move(sending_));
+    }
+}
+
+inline void Sending::on_sent(reactor::Completion&& completion) {
+    owner_->on_sent(std::move(completion));
 }
 
 inline int StreamTransport::written() noexcept {
-    prepared_ = 0;
+    if (sending_ != nullptr) {
+        sending_->prepared = 0;
+    }
     above_ = above_ || unsent() > high_;
     flush();
     return above_ ? above_high_water : below_high_water;
 }
 
 inline void StreamTransport::flush() noexcept {
-    if (depth_ != 0 || corks_ != 0 || sending_ || state_ >= State::closing_down) {
+    if (depth_ != 0 || corks_ != 0 || in_flight_ || state_ >= State::closing_down) {
         return;
     }
-    if (!gathered_.empty()) {
-        swap(gathered_, flight_);
+    if (sending_ != nullptr && !sending_->gathered.empty()) {
+        swap(sending_->gathered, sending_->flight);
         send();
-    } else if (state_ == State::closing) {
+        return;
+    }
+    end_sending();
+    if (state_ == State::closing) {
         if (!ended_) {
-            sockets::discard_input(handle_);
+            sockets::discard_input(handle());
         }
         close_down(0);
     } else if (write_ends_ && !write_ended_) {
         write_ended_ = true;
-        sockets::shut_down_write(handle_);
+        sockets::shut_down_write(handle());
         if (ended_) {
             close();
         }
@@ -286,32 +364,25 @@ inline void StreamTransport::flush() noexcept {
 }
 
 inline void StreamTransport::send() noexcept {
-    constexpr std::size_t most = 1024;  // IOV_MAX
-    const std::span<const Slice> slices = flight_.slices();
-    sending_ = true;
-    if (slices.size() == 1) {
-        send_.from = {static_cast<const std::byte*>(slices[0].iov_base), slices[0].iov_len};
-        reactor().start(send_);
-    } else {
-        send_several_.from = slices.first(std::min(slices.size(), most));
-        reactor().start(send_several_);
-    }
+    in_flight_ = true;
+    sending_->start(reactor());
 }
 
 inline void StreamTransport::on_sent(reactor::Completion&& completion) {
-    sending_ = false;
+    in_flight_ = false;
+    Output& flight = sending_->flight;
     if (state_ >= State::closing_down) {
-        flight_.clear();
+        flight.clear();
         return;
     }
     if (completion.result < 0) {
-        flight_.clear();
+        flight.clear();
         close_down(static_cast<int>(-completion.result));
         return;
     }
-    flight_.consume(static_cast<std::size_t>(completion.result));
+    flight.consume(static_cast<std::size_t>(completion.result));
     const bool due = above_ && unsent() <= low_;
-    if (!flight_.empty()) {
+    if (!flight.empty()) {
         send();
     } else if (!due || !writing_late_) {
         flush();  // else after `writable`: it closes when nothing more was written
@@ -331,17 +402,24 @@ inline void StreamTransport::close_down(int error) noexcept {
     }
     state_ = State::closing_down;
     error_ = error;
-    gathered_.clear();
+    if (sending_ != nullptr) {
+        sending_->gathered.clear();
+    }
     drop_input();
-    reactor().start(close_);
+    reactor().start(static_cast<reactor::Close&>(*this));
 }
 
 inline void StreamTransport::on_closed(reactor::Completion&& completion) {
-    if (!close_.keep_open && (completion.result == -ECANCELED || completion.result == -ENOMEM)) {
-        sockets::close(handle_);  // the reactor goes, or could not
+    if (!keep_open && (completion.result == -ECANCELED || completion.result == -ENOMEM)) {
+        sockets::close(Close::fd);  // the reactor goes, or could not
     }
     state_ = State::closed;
-    flight_.clear();
+    if (sending_ != nullptr) {
+        sending_->flight.clear();
+        sending_->prepared = 0;
+        in_flight_ = false;
+        end_sending();
+    }
     transports_.remove(*this);
     if (protocol_ != nullptr) {
         protocol_->closed(context_, this, error_);

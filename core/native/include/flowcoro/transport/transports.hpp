@@ -20,6 +20,7 @@
 
 #include "flowcoro/memory/buffer_pool.hpp"
 #include "flowcoro/reactor/reactor.hpp"
+#include "flowcoro/transport/sending.hpp"
 
 namespace flowcoro::transport {
 
@@ -29,27 +30,6 @@ struct TransportsOptions {
 
     // How many may be received into at a time, those that protocols keep included.
     std::size_t max_buffers = memory::BufferPool::no_limit;
-};
-
-// One part of a transport or listener: an operation whose completions are its method's.
-template <typename Kind, typename Owner, void (Owner::*method)(reactor::Completion&&)>
-struct Part : Kind {
-    explicit Part(Owner& of) noexcept : Kind(&Part::handle), owner(of) {}
-
-    static void handle(reactor::Operation& self, reactor::Completion&& completion) {
-        (static_cast<Part&>(self).owner.*method)(std::move(completion));
-    }
-
-    Owner& owner;
-};
-
-template <typename Owner, void (Owner::*method)()>
-struct TimerPart : reactor::Timer {
-    explicit TimerPart(Owner& of) noexcept : Timer(&TimerPart::handle), owner(of) {}
-
-    static void handle(reactor::Timer& self) { (static_cast<TimerPart&>(self).owner.*method)(); }
-
-    Owner& owner;
 };
 
 class Transports final : public reactor::Companion {
@@ -101,6 +81,9 @@ class Transports final : public reactor::Companion {
     [[nodiscard]] memory::BufferPool& input() noexcept { return *input_; }
 
     [[nodiscard]] memory::BufferPool& output() noexcept { return *output_; }
+
+    // Those that no transport has at the moment.
+    [[nodiscard]] SendingPool& sendings() noexcept { return sendings_; }
 
     [[nodiscard]] Stats& stats() noexcept { return stats_; }
 
@@ -162,6 +145,7 @@ class Transports final : public reactor::Companion {
     reactor::Reactor& reactor_;
     std::unique_ptr<memory::BufferPool> input_;
     std::unique_ptr<memory::BufferPool> output_;
+    SendingPool sendings_;
     Member* members_ = nullptr;
     Stats stats_;
     bool stopping_ = false;
