@@ -150,12 +150,12 @@ TEST(a_connection_without_a_whole_protocol_is_refused) {
             run_until(reactor, [&] { return Transports::of(reactor).stats().open == 1; });
         };
         sets = false;
-        is_refused({sizeof given, nullptr, nullptr, nullptr, nullptr, nullptr});
-        is_refused({sizeof given, nullptr, ignore, nullptr, nullptr, nullptr});
-        is_refused({sizeof given, nullptr, nullptr, nullptr, nullptr, count});
-        is_refused({0, nullptr, ignore, nullptr, nullptr, count});
+        is_refused({sizeof given, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr});
+        is_refused({sizeof given, nullptr, ignore, nullptr, nullptr, nullptr, nullptr});
+        is_refused({sizeof given, nullptr, nullptr, nullptr, nullptr, count, nullptr});
+        is_refused({0, nullptr, ignore, nullptr, nullptr, count, nullptr});
         sets = true;
-        is_refused({sizeof given, nullptr, ignore, nullptr, nullptr, count});
+        is_refused({sizeof given, nullptr, ignore, nullptr, nullptr, count, nullptr});
         listener->stop();
         run_until(reactor, [&] { return reactor.in_flight() == 0; });
     });
