@@ -23,6 +23,7 @@
 #include <cstring>
 #include <memory>
 #include <span>
+#include <utility>
 
 #include "flowcoro/memory/buffer_pool.hpp"
 #include "flowcoro/reactor/platform.hpp"
@@ -111,7 +112,8 @@ class Operation {
 #endif
 };
 
-// A doubly linked list through the operations, each of which is in one at most.
+// A doubly linked list through the operations, each of which is in one at most. The first one's
+// before_ is the last: a list is one pointer, since there are some for every descriptor.
 class OperationList {
   public:
     [[nodiscard]] bool empty() const noexcept { return first_ == nullptr; }
@@ -119,15 +121,22 @@ class OperationList {
     [[nodiscard]] Operation* first() const noexcept { return first_; }
 
     void push_back(Operation& operation) noexcept {
-        operation.before_ = last_;
         operation.after_ = nullptr;
-        (last_ != nullptr ? last_->after_ : first_) = &operation;
-        last_ = &operation;
+        if (first_ == nullptr) {
+            first_ = operation.before_ = &operation;
+            return;
+        }
+        operation.before_ = std::exchange(first_->before_, &operation);
+        operation.before_->after_ = &operation;
     }
 
     void remove(Operation& operation) noexcept {
-        (operation.before_ != nullptr ? operation.before_->after_ : first_) = operation.after_;
-        (operation.after_ != nullptr ? operation.after_->before_ : last_) = operation.before_;
+        if (operation.after_ != nullptr) {
+            operation.after_->before_ = operation.before_;
+        } else {
+            first_->before_ = operation.before_;
+        }
+        (first_ == &operation ? first_ : operation.before_->after_) = operation.after_;
         operation.before_ = operation.after_ = nullptr;
     }
 
@@ -141,7 +150,6 @@ class OperationList {
 
   private:
     Operation* first_ = nullptr;
-    Operation* last_ = nullptr;
 };
 
 // Sockets. They must be non-blocking. All but poll may be used on pipes as far as the calls allow.

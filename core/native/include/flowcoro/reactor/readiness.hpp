@@ -35,6 +35,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
@@ -79,9 +80,11 @@ class ReadinessReactor final : public Reactor {
         }
         stop_companions();
         stopping_ = true;
-        for (const std::unique_ptr<Descriptor>& descriptor : descriptors_) {
-            if (descriptor != nullptr) {
-                cancel_all(*descriptor);
+        for (const std::unique_ptr<Chunk>& chunk : descriptors_) {
+            if (chunk != nullptr) {
+                for (Descriptor& each : *chunk) {
+                    cancel_all(each);
+                }
             }
         }
         end_files(files_.cancel_if([](const Operation&) { return true; }));
@@ -99,11 +102,11 @@ class ReadinessReactor final : public Reactor {
     }
 
     void distrust(Handle fd) noexcept override {
-        const auto index = static_cast<std::size_t>(fd);
-        if (fd < 0 || index >= descriptors_.size() || descriptors_[index] == nullptr) {
+        const std::size_t chunk = static_cast<std::size_t>(fd) / chunk_size;
+        if (fd < 0 || chunk >= descriptors_.size() || descriptors_[chunk] == nullptr) {
             return;
         }
-        Descriptor& descriptor = *descriptors_[index];
+        Descriptor& descriptor = known(fd);
         descriptor.forget();
         if (!descriptor.polls.empty() || !descriptor.in.waiting.empty() ||
             !descriptor.out.waiting.empty()) {
@@ -123,17 +126,15 @@ class ReadinessReactor final : public Reactor {
     };
 
     struct Descriptor {
-        explicit Descriptor(int number) noexcept : fd(number) {}
-
-        const int fd;
         Side in;
         Side out;
         OperationList polls;
+        int fd = no_handle;
+        unsigned files = 0;
         std::optional<bool> short_tells;  // whether a short read has emptied it
         bool resumed = false;
         bool signals_off = false;  // for writes to who has gone
         std::uint64_t watched_from = 0;
-        std::size_t files = 0;
         Close* closing = nullptr;
 
         // It may be another file.
@@ -144,6 +145,12 @@ class ReadinessReactor final : public Reactor {
             short_tells.reset();
         }
     };
+
+    // In chunks, which stay in place.
+    static constexpr std::size_t chunk_size = 64;
+    using Chunk = std::array<Descriptor, chunk_size>;
+
+    static_assert(sizeof(void*) != 8 || sizeof(Descriptor) <= 72);
 
     static bool is_multishot(const Operation& operation) noexcept {
         return operation.kind() == Kind::accept_multishot ||
@@ -180,18 +187,25 @@ class ReadinessReactor final : public Reactor {
 
     // Null when there is no memory for it.
     Descriptor* descriptor(int fd) noexcept {
-        const auto index = static_cast<std::size_t>(fd);
+        const std::size_t chunk = static_cast<std::size_t>(fd) / chunk_size;
         try {
-            if (index >= descriptors_.size()) {
-                descriptors_.resize(std::max(index + 1, descriptors_.size() * 2));
+            if (chunk >= descriptors_.size()) {
+                descriptors_.resize(std::max(chunk + 1, descriptors_.size() * 2));
             }
-            if (descriptors_[index] == nullptr) {
-                descriptors_[index] = std::make_unique<Descriptor>(fd);
+            if (descriptors_[chunk] == nullptr) {
+                descriptors_[chunk] = std::make_unique<Chunk>();
             }
         } catch (const std::bad_alloc&) {
             return nullptr;
         }
-        return descriptors_[index].get();
+        Descriptor& found = known(fd);
+        found.fd = fd;
+        return &found;
+    }
+
+    Descriptor& known(int fd) noexcept {
+        const auto index = static_cast<std::size_t>(fd);
+        return (*descriptors_[index / chunk_size])[index % chunk_size];
     }
 
     void do_start(Operation& operation) noexcept override {
@@ -314,7 +328,7 @@ class ReadinessReactor final : public Reactor {
         if (operation.kind() == Kind::close) {
             return;  // it cannot be undone
         }
-        Descriptor& found = *descriptors_[static_cast<std::size_t>(descriptor_of(operation))];
+        Descriptor& found = known(descriptor_of(operation));
         if (operation.kind() == Kind::poll || operation.kind() == Kind::poll_multishot) {
             found.polls.remove(operation);
         } else {
@@ -342,7 +356,7 @@ class ReadinessReactor final : public Reactor {
         std::vector<int> again;
         again.swap(resume_);
         for (const int fd : again) {
-            Descriptor& found = *descriptors_[static_cast<std::size_t>(fd)];
+            Descriptor& found = known(fd);
             found.resumed = false;
             pump(found);
         }
@@ -350,7 +364,7 @@ class ReadinessReactor final : public Reactor {
     }
 
     void on_event(int fd, const Readiness& readiness) {
-        Descriptor& found = *descriptors_[static_cast<std::size_t>(fd)];
+        Descriptor& found = known(fd);
         if (found.watched_from == 0 || found.watched_from == waits_) {
             return;
         }
@@ -575,7 +589,7 @@ class ReadinessReactor final : public Reactor {
         const int fd = descriptor_of(operation);
         complete(operation, result);
         if (fd >= 0) {
-            Descriptor& found = *descriptors_[static_cast<std::size_t>(fd)];
+            Descriptor& found = known(fd);
             if (--found.files == 0 && found.closing != nullptr) {
                 close_now(found);
             }
@@ -594,7 +608,7 @@ class ReadinessReactor final : public Reactor {
     }
 
     Poller poller_;
-    std::vector<std::unique_ptr<Descriptor>> descriptors_;
+    std::vector<std::unique_ptr<Chunk>> descriptors_;
     std::vector<int> resume_;
     std::uint64_t waits_ = 1;
     unsigned events_at_once_ = most_events;
