@@ -9,6 +9,8 @@
 #include <array>
 #include <cstddef>
 #include <cstring>
+#include <memory>
+#include <new>
 
 namespace flowcoro::bindings::loop {
 
@@ -34,5 +36,45 @@ inline PyObject* address_of(const CompactAddress& kept) noexcept {
     }
     return Py_NewRef(Py_None);
 }
+
+// A peer's address, for as many as there are connections: most are IPv4's.
+class PeerAddress {
+  public:
+    // Of a family without ports, and without memory: none.
+    void set(const sockaddr_storage& address) noexcept {
+        if (address.ss_family == AF_INET) {
+            const auto& four = reinterpret_cast<const sockaddr_in&>(address);
+            host_ = four.sin_addr;
+            port_ = four.sin_port;
+            is_four_ = true;
+        } else if (address.ss_family == AF_INET6) {
+            six_.reset(new (std::nothrow) CompactAddress);
+            if (six_ != nullptr) {
+                std::memcpy(six_->data(), &address, six_->size());
+            }
+        }
+    }
+
+    // A new reference, as from address_of().
+    [[nodiscard]] PyObject* to_python() const noexcept {
+        CompactAddress kept{};
+        if (six_ != nullptr) {
+            kept = *six_;
+        } else if (is_four_) {
+            sockaddr_in four{};
+            four.sin_family = AF_INET;
+            four.sin_addr = host_;
+            four.sin_port = port_;
+            std::memcpy(kept.data(), &four, sizeof four);
+        }
+        return address_of(kept);
+    }
+
+  private:
+    std::unique_ptr<CompactAddress> six_;
+    in_addr host_{};
+    in_port_t port_ = 0;
+    bool is_four_ = false;
+};
 
 }  // namespace flowcoro::bindings::loop

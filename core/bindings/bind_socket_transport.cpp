@@ -14,15 +14,14 @@ namespace flowcoro::bindings::loop {
 
 namespace {
 
-// Behind what the base class has lie the list of weak references and the native part.
-Py_ssize_t offset = 0;
-
-PyObject*& weak_references_of(PyObject* self) noexcept {
-    return *reinterpret_cast<PyObject**>(reinterpret_cast<char*>(self) + offset);
+// Behind what the base class has lie the native part and the list of weak references.
+SocketTransport& transport_of(PyObject* self) noexcept {
+    return *reinterpret_cast<SocketTransport*>(reinterpret_cast<char*>(self) +
+                                               SocketTransport::place);
 }
 
-SocketTransport& transport_of(PyObject* self) noexcept {
-    return *reinterpret_cast<SocketTransport*>(&weak_references_of(self) + 1);
+PyObject*& weak_references_of(PyObject* self) noexcept {
+    return *reinterpret_cast<PyObject**>(&transport_of(self) + 1);
 }
 
 PyObject* as_object(void* object) noexcept {
@@ -34,8 +33,8 @@ PyObject* none_if(bool good) noexcept {
 }
 
 PyObject* open(PyObject* self, PyObject* const* arguments, Py_ssize_t count) noexcept {
-    if (count != 6) {
-        PyErr_SetString(PyExc_TypeError, "_open() takes 6 arguments");
+    if (count != 7 || !PyContext_CheckExact(arguments[6])) {
+        PyErr_SetString(PyExc_TypeError, "_open() takes 7 arguments, the last of them a context");
         return nullptr;
     }
     SocketTransport& transport = transport_of(self);
@@ -47,7 +46,26 @@ PyObject* open(PyObject* self, PyObject* const* arguments, Py_ssize_t count) noe
     const auto given = [&](Py_ssize_t i) {
         return arguments[i] == Py_None ? nullptr : arguments[i];
     };
-    return none_if(transport.open(loop, arguments[1], arguments[2], given(3), given(4), given(5)));
+    if (given(1) == nullptr && !transport.has_socket()) {
+        PyErr_SetString(PyExc_ValueError, "the transport has no socket");
+        return nullptr;
+    }
+    return none_if(transport.open(loop, given(1), arguments[2], given(3), given(4), given(5),
+                                  arguments[6]));
+}
+
+PyObject* accept(PyObject* self, PyObject* listener) noexcept {
+    SocketTransport& transport = transport_of(self);
+    const int fd = PyObject_AsFileDescriptor(listener);
+    if (fd < 0) {
+        return nullptr;
+    }
+    if (transport.has_socket()) {
+        PyErr_SetString(PyExc_RuntimeError, "the transport has a socket already");
+        return nullptr;
+    }
+    const int accepted = transport.accept(fd);
+    return accepted < 0 ? nullptr : PyBool_FromLong(accepted);
 }
 
 PyObject* write(PyObject* self, PyObject* data) noexcept {
@@ -164,16 +182,19 @@ PyObject* loop(PyObject* self, void* /*unused*/) noexcept {
 }
 
 PyObject* socket(PyObject* self, void* /*unused*/) noexcept {
-    return or_none(transport_of(self).socket);
+    return transport_of(self).socket();
 }
 
-PyObject* drop_socket(PyObject* self, PyObject* /*unused*/) noexcept {
-    Py_CLEAR(transport_of(self).socket);
-    Py_RETURN_NONE;
+PyObject* give_up_socket(PyObject* self, PyObject* /*unused*/) noexcept {
+    return transport_of(self).give_up_socket();
+}
+
+PyObject* has_socket(PyObject* self, void* /*unused*/) noexcept {
+    return PyBool_FromLong(transport_of(self).has_socket());
 }
 
 PyObject* extra(PyObject* self, void* /*unused*/) noexcept {
-    return or_none(transport_of(self).extra);
+    return or_none(transport_of(self).extra());
 }
 
 PyObject* server(PyObject* self, void* /*unused*/) noexcept {
@@ -188,6 +209,10 @@ PyObject* peer(PyObject* self, void* /*unused*/) noexcept {
     return transport_of(self).peer();
 }
 
+PyObject* address(PyObject* self, void* /*unused*/) noexcept {
+    return transport_of(self).address();
+}
+
 PyObject* is_open(PyObject* self, void* /*unused*/) noexcept {
     return PyBool_FromLong(transport_of(self).is_open());
 }
@@ -199,7 +224,7 @@ PyObject* is_paused(PyObject* self, void* /*unused*/) noexcept {
 PyObject* make(PyTypeObject* type, PyObject* /*arguments*/, PyObject* /*keywords*/) noexcept {
     PyObject* const self = type->tp_alloc(type, 0);
     if (self != nullptr) {
-        new (&transport_of(self)) SocketTransport(self);
+        new (&transport_of(self)) SocketTransport();
     }
     return self;
 }
@@ -241,7 +266,7 @@ PyCFunction fast(Function function) noexcept {
 
 PyMethodDef methods[] = {
     {"_open", fast(open), METH_FASTCALL,
-     "_open($self, loop, sock, protocol, extra, server, waiter, /)\n--\n\n"},
+     "_open($self, loop, sock, protocol, extra, server, waiter, context, /)\n--\n\n"},
     {"write", write, METH_O,
      "write($self, data, /)\n--\n\nSend the bytes, or queue what cannot be sent at once."},
     {"writelines", writelines, METH_O,
@@ -263,7 +288,8 @@ PyMethodDef methods[] = {
     {"get_write_buffer_limits", get_write_buffer_limits, METH_NOARGS,
      "get_write_buffer_limits($self)\n--\n\nThe low and the high mark, in bytes."},
     {"_set_limits", fast(set_limits), METH_FASTCALL, "_set_limits($self, high, low, /)\n--\n\n"},
-    {"_drop_sock", drop_socket, METH_NOARGS, "_drop_sock($self)\n--\n\n"},
+    {"_accept", accept, METH_O, "_accept($self, listener, /)\n--\n\n"},
+    {"_give_up_sock", give_up_socket, METH_NOARGS, "_give_up_sock($self)\n--\n\n"},
     {"_make_empty_waiter", hold_writes, METH_NOARGS, "_make_empty_waiter($self)\n--\n\n"},
     {"_reset_empty_waiter", release_writes, METH_NOARGS, "_reset_empty_waiter($self)\n--\n\n"},
     {}};
@@ -275,7 +301,9 @@ PyGetSetDef properties[] = {{"_protocol", protocol, nullptr, nullptr, nullptr},
                             {"_server", server, nullptr, nullptr, nullptr},
                             {"_sock_fd", descriptor, nullptr, nullptr, nullptr},
                             {"_protocol_paused", is_paused, nullptr, nullptr, nullptr},
+                            {"_has_sock", has_socket, nullptr, nullptr, nullptr},
                             {"_peer", peer, nullptr, nullptr, nullptr},
+                            {"_address", address, nullptr, nullptr, nullptr},
                             {"_is_open", is_open, nullptr, nullptr, nullptr},
                             {}};
 
@@ -294,19 +322,18 @@ PyObject* make_socket_transport_type(PyObject* module, PyObject* base) noexcept 
         {Py_tp_getset, properties},
         {Py_tp_members, members},
         {}};
-    if (!PyType_Check(base) || offset != 0) {
+    if (!PyType_Check(base) || SocketTransport::place != 0) {
         PyErr_SetString(PyExc_TypeError, "the type is made once, with a class as its base");
         return nullptr;
     }
     constexpr auto alignment = static_cast<Py_ssize_t>(alignof(PyObject*));
     const Py_ssize_t size = reinterpret_cast<PyTypeObject*>(base)->tp_basicsize;
-    offset = (size + alignment - 1) / alignment * alignment;
+    SocketTransport::place = (size + alignment - 1) / alignment * alignment;
     static_assert(alignof(SocketTransport) <= alignof(PyObject*));
-    members[0].offset = offset;
+    members[0].offset = SocketTransport::place + Py_ssize_t{sizeof(SocketTransport)};
     PyType_Spec spec{"flowcoro._native.SocketTransport",
-                     static_cast<int>(offset + Py_ssize_t{sizeof(PyObject*)} +
-                                      Py_ssize_t{sizeof(SocketTransport)}),
-                     0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, slots};
+                     static_cast<int>(members[0].offset + Py_ssize_t{sizeof(PyObject*)}), 0,
+                     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, slots};
     return PyType_FromModuleAndSpec(module, &spec, base);
 }
 

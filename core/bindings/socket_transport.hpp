@@ -1,8 +1,11 @@
 // SocketTransport: asyncio's transport of a connected stream socket, over a native one.
 //
-// What belongs here: what a connection goes through. What Python calls is in
+// What belongs here: what a connection goes through, in socket_transport.cpp; what it receives and
+// sends, in socket_input.cpp and socket_output.cpp. What Python calls is in
 // bind_socket_transport.cpp; what is not hot is in Python, in the base class that the type is made
 // with (flowcoro/_loop/_transports.py).
+//
+// A server may have hundreds of thousands of these, most of them idle: each byte counts.
 //
 // Protocol
 // --------
@@ -11,11 +14,14 @@
 //   made_        connection_made was called. It always is, before connection_lost.
 //   closing_     close(), abort() or an error: nothing is received any more, and connection_lost
 //                follows. What was written before still goes out, unless it was aborted.
-//   lost_        the exception for connection_lost.
-//   held_        full buffers that came: more is likely to be behind them, and they are handed to
+//   descriptor_  the socket's. It is owned here, unless there is a Python object of the socket,
+//                which owns it then: the one that was given, or one that was asked for.
+//   aside_       what few connections need, and not for long; null when this one does not:
+//     lost       the exception for connection_lost.
+//     held       full buffers that came: more is likely to be behind them, and they are handed to
 //                the protocol together, with what comes after them or when nothing more does.
 //
-// Callbacks run in the context that the transport was made in. What they raise is told to the
+// Callbacks run in a context of the transport's own. What they raise is told to the
 // loop's exception handler; what must end the loop (SystemExit, KeyboardInterrupt) is kept by the
 // core until the end of the turn, since other completions are to be handed over still.
 #pragma once
@@ -24,6 +30,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -36,12 +43,19 @@ namespace flowcoro::bindings::loop {
 
 class SocketTransport final : public LoopCore::Member {
   public:
-    explicit SocketTransport(PyObject* self) noexcept : self_(self) {}
+    // Where it lies in its Python object: the same in all of them.
+    inline static Py_ssize_t place = 0;
 
-    // Takes references of its own. `extra` is a dict; `server` and `waiter` may be null. False,
+    SocketTransport() noexcept = default;
+
+    // The next connection of a listening socket is this one's: 1. 0 when there is none any more, -1
     // with an error set.
+    int accept(int listener) noexcept;
+
+    // Takes references of its own. `socket` is null after accept(); `extra` is a dict; it, `server`
+    // and `waiter` may be null; what is called runs in `context`. False, with an error set.
     bool open(LoopObject* loop, PyObject* socket, PyObject* protocol, PyObject* extra,
-              PyObject* server, PyObject* waiter) noexcept;
+              PyObject* server, PyObject* waiter, PyObject* context) noexcept;
 
     // False, with an error set, for what cannot be written.
     bool write(std::span<const std::byte> bytes) noexcept;
@@ -74,20 +88,36 @@ class SocketTransport final : public LoopCore::Member {
         return stream_ != nullptr ? stream_->unsent() : 0;
     }
 
-    [[nodiscard]] std::size_t high() const noexcept { return high_; }
-
-    [[nodiscard]] std::size_t low() const noexcept { return low_; }
+    // The defaults after the end.
+    [[nodiscard]] std::size_t high() const noexcept;
+    [[nodiscard]] std::size_t low() const noexcept;
 
     [[nodiscard]] int descriptor() const noexcept { return descriptor_; }
 
-    // A new reference: as Python's sockets tell it; None of a family without ports.
+    // Whether a descriptor is still to be closed.
+    [[nodiscard]] bool has_socket() const noexcept { return owns_ || socket_ != nullptr; }
+
+    // A new reference to Python's object of the socket, which is made unless there is one; None
+    // when it is closed. Null, with an error set.
+    PyObject* socket() noexcept;
+
+    // It is closed, or given to the caller, who closes it: then a new reference, else None.
+    PyObject* give_up_socket() noexcept;
+
+    // New references: as Python's sockets tell them; None of a family without ports.
     [[nodiscard]] PyObject* peer() const noexcept;
+    [[nodiscard]] PyObject* address() const noexcept;
+
+    // Borrowed; null: none.
+    [[nodiscard]] PyObject* extra() const noexcept {
+        return aside_ != nullptr ? aside_->extra : nullptr;
+    }
 
     // A new reference to a future that is done when all has been sent; writes are refused until
     // release_writes(). Null, with an error set.
     PyObject* hold_writes() noexcept;
 
-    void release_writes() noexcept { Py_CLEAR(all_sent_); }
+    void release_writes() noexcept;
 
     // LoopCore::Member.
     int traverse_member(visitproc visit, void* arg) const override;
@@ -99,15 +129,41 @@ class SocketTransport final : public LoopCore::Member {
 
     // Borrowed; null is None.
     LoopObject* loop = nullptr;
-    PyObject* socket = nullptr;
     PyObject* protocol = nullptr;
-    PyObject* extra = nullptr;
     PyObject* server = nullptr;
 
   private:
     class Entered;
 
+    struct Aside {
+        PyObject* waiter = nullptr;
+        PyObject* all_sent = nullptr;
+        PyObject* lost = nullptr;
+        PyObject* extra = nullptr;
+        std::size_t low = 0;  // the low-water mark, while all_sent waits
+        std::vector<memory::Buffer> held;
+    };
+
     static const transport::Protocol callbacks;
+
+    [[nodiscard]] PyObject* self() const noexcept {
+        auto* const here = reinterpret_cast<const char*>(this) - place;
+        return reinterpret_cast<PyObject*>(const_cast<char*>(here));
+    }
+
+    // Null when there is no memory.
+    Aside* need_aside() noexcept;
+
+    // Drops it when nothing is in it.
+    void tidy_aside() noexcept;
+
+    [[nodiscard]] bool holds() const noexcept { return aside_ != nullptr && !aside_->held.empty(); }
+
+    [[nodiscard]] PyObject* all_sent() const noexcept {
+        return aside_ != nullptr ? aside_->all_sent : nullptr;
+    }
+
+    bool adopt(LoopCore& core, int fd) noexcept;
 
     void on_connected() noexcept;
     void on_received(std::span<const std::byte> bytes) noexcept;
@@ -136,25 +192,21 @@ class SocketTransport final : public LoopCore::Member {
     // Ends what the native side holds.
     void let_go() noexcept;
 
-    PyObject* const self_;
     transport::StreamTransport* stream_ = nullptr;
     PyObject* context_ = nullptr;
-    PyObject* waiter_ = nullptr;
-    PyObject* all_sent_ = nullptr;
-    PyObject* lost_ = nullptr;
-    std::vector<memory::Buffer> held_;
-    std::size_t high_ = std::size_t{64} * 1024;
-    std::size_t low_ = std::size_t{16} * 1024;
-    CompactAddress peer_{};
+    PyObject* socket_ = nullptr;
+    std::unique_ptr<Aside> aside_;
+    PeerAddress peer_;
     int descriptor_ = -1;
-    unsigned refused_ = 0;  // writes after the end
-    bool made_ = false;
-    bool closing_ = false;
-    bool paused_ = false;
-    bool ended_ = false;        // the peer's end came
-    bool write_ended_ = false;  // ours was asked for
-    bool buffered_ = false;     // a BufferedProtocol
-    bool above_ = false;        // pause_writing was called
+    std::uint8_t refused_ = 0;  // writes after the end
+    bool owns_ : 1 = false;     // the descriptor
+    bool made_ : 1 = false;
+    bool closing_ : 1 = false;
+    bool paused_ : 1 = false;
+    bool ended_ : 1 = false;        // the peer's end came
+    bool write_ended_ : 1 = false;  // ours was asked for
+    bool buffered_ : 1 = false;     // a BufferedProtocol
+    bool above_ : 1 = false;        // pause_writing was called
 };
 
 // The type, made with the base class that Python gives: an asyncio.Transport. A new reference, or

@@ -19,7 +19,15 @@ from flowcoro._loop._files import WatchesFiles
 from flowcoro._loop._handles import describe_callback
 from flowcoro._loop._stalls import check_threshold, watch
 from flowcoro._loop._stats import LoopStats
-from flowcoro._loop._transports import Transports, open_transport
+from flowcoro._loop._transports import (
+    FlowControlled,
+    SocketTransport,
+    Transports,
+    accept_connections,
+    can_accept,
+    open_transport,
+    pause_accepting,
+)
 
 if TYPE_CHECKING:
     import socket
@@ -252,6 +260,42 @@ class Loop(_native.LoopCore, _Base):
         over = sslproto.SSLProtocol(self, protocol, sslcontext, waiter, **options)
         open_transport(self, rawsock, over, None, extra, server)
         return over._app_transport
+
+    def _accept_connection(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        sock: socket.socket,
+        sslcontext: Any = None,
+        server: Any = None,
+        backlog: int = 100,
+        *more: Any,
+    ) -> None:
+        if not can_accept(self, sock, sslcontext):
+            super()._accept_connection(  # type: ignore[misc]
+                protocol_factory, sock, sslcontext, server, backlog, *more
+            )
+            return
+        try:
+            accept_connections(self, sock, protocol_factory, server, backlog)
+        except OSError as error:
+
+            def again() -> None:
+                if sock.fileno() != -1:  # it may have been closed meanwhile
+                    start: Any = self._start_serving  # type: ignore[attr-defined]
+                    start(protocol_factory, sock, sslcontext, server, backlog, *more)
+
+            if not pause_accepting(self, sock, error, again):
+                raise
+
+    async def _sendfile_fallback(
+        self, transp: Any, file: Any, offset: int, count: int | None
+    ) -> int:
+        if isinstance(transp, SocketTransport):
+            transp = FlowControlled(transp)
+        sent: int = await super()._sendfile_fallback(  # type: ignore[misc]
+            transp, file, offset, count
+        )
+        return sent
 
     # Called by the native part.
 

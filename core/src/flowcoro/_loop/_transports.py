@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import errno
 import socket
 import sys
 import warnings
 import weakref
-from asyncio import transports, trsock
+from asyncio import constants, transports, trsock
 from asyncio.log import logger
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
@@ -17,16 +19,21 @@ from flowcoro import _native
 if TYPE_CHECKING:
     from flowcoro._loop._loop import Loop
 
-__all__ = ["SocketTransport", "Transports", "open_transport"]
+__all__ = [
+    "FlowControlled",
+    "SocketTransport",
+    "Transports",
+    "accept_connections",
+    "can_accept",
+    "open_transport",
+    "pause_accepting",
+]
 
 _DEFAULT_HIGH = 64 * 1024
 
 
-class _SocketTransportBase(transports._FlowControlMixin):
-    """The base class of the native type, which has what is hot.
-
-    asyncio's fallback of `sendfile` insists on its mixin, of which nothing else is used.
-    """
+class _SocketTransportBase(transports.Transport):
+    """The base class of the native type, which has what is hot."""
 
     __slots__ = ()
 
@@ -42,10 +49,12 @@ class _SocketTransportBase(transports._FlowControlMixin):
         _server: Any
         _sock_fd: Any
         _is_open: Any
+        _has_sock: Any
         _peer: Any
+        _address: Any
 
         def _force_close(self, exception: BaseException | None) -> None: ...
-        def _drop_sock(self) -> None: ...
+        def _give_up_sock(self) -> Any: ...
         def _set_limits(self, high: int, low: int) -> None: ...
 
     def can_write_eof(self) -> bool:
@@ -56,13 +65,12 @@ class _SocketTransportBase(transports._FlowControlMixin):
         """Returns `socket`, `sockname` or `peername`, or what a wrapper added."""
         if self._extra is not None and name in self._extra:
             return self._extra[name]
-        sock = self._sock
         if name == "peername":
-            return self._peer or _address(sock, socket.socket.getpeername, default)
+            return self._peer or _address(self._sock, socket.socket.getpeername, default)
         if name == "sockname":
-            return _address(sock, socket.socket.getsockname, default)
-        if name == "socket" and sock is not None:
-            return trsock.TransportSocket(sock)
+            return self._address or _address(self._sock, socket.socket.getsockname, default)
+        if name == "socket" and self._has_sock:
+            return trsock.TransportSocket(self._sock)
         return default
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
@@ -103,12 +111,20 @@ class _SocketTransportBase(transports._FlowControlMixin):
             self._report(message, error)
         self._force_close(error)
 
-    def _connection_lost(self) -> None:
-        """The reactor has let go of the socket, and the protocol knows."""
-        sock, server = self._sock, self._server
-        self._drop_sock()
+    def _make_sock(self, fd: int) -> socket.socket:
+        sock = socket.socket(fileno=fd)
+        sock.setblocking(False)
+        return sock
+
+    def _close_sock(self) -> None:
+        sock = self._give_up_sock()
         if sock is not None:
             sock.close()
+
+    def _connection_lost(self) -> None:
+        """The reactor has let go of the socket, and the protocol knows."""
+        server = self._server
+        self._close_sock()
         if server is not None:
             server._detach(*_known_to_server(self))
 
@@ -117,15 +133,36 @@ class _SocketTransportBase(transports._FlowControlMixin):
         return f"<SocketTransport fd={self._sock_fd} {state}>"
 
     def __del__(self) -> None:
-        if self._sock is not None:
+        if self._has_sock:
             warnings.warn(
                 f"unclosed transport {self!r}", ResourceWarning, stacklevel=1, source=self
             )
-            self._sock.close()
+            self._close_sock()
 
 
 SocketTransport = _native.make_socket_transport_type(_SocketTransportBase)
 """asyncio's transport of a connected stream socket."""
+
+
+class FlowControlled(transports._FlowControlMixin):
+    """A native transport as asyncio's fallback of `sendfile` insists on: of its mixin's class."""
+
+    if TYPE_CHECKING:
+        _protocol_paused: bool
+
+    def __init__(self, transport: Any) -> None:
+        super().__init__(None, transport._loop)
+        self._protocol_paused = transport._protocol_paused
+        for name in (
+            "get_protocol",
+            "is_closing",
+            "is_reading",
+            "pause_reading",
+            "resume_reading",
+            "set_protocol",
+            "write",
+        ):
+            setattr(self, name, getattr(transport, name))
 
 
 def _known_to_server(transport: Any) -> tuple[Any, ...]:
@@ -197,7 +234,89 @@ def open_transport(
     if extra is not None and not (extra.keys() - {"peername"}) and sock.family in _WITH_PORTS:
         extra = None
     transport = SocketTransport()
-    transport._open(loop, sock, protocol, extra, server, waiter)
+    transport._open(loop, sock, protocol, extra, server, waiter, contextvars.copy_context())
     if server is not None:
         server._attach(*_known_to_server(transport))
     return transport
+
+
+def can_accept(loop: Loop, listener: socket.socket, sslcontext: Any) -> bool:
+    """Whether `accept_connections` may stand in for asyncio's way: with a task for each.
+
+    In debug mode it does not, since that has a line of log to write about each.
+    """
+    return sslcontext is None and not loop.get_debug() and listener.family in _WITH_PORTS
+
+
+def accept_connections(
+    loop: Loop, listener: socket.socket, protocol_factory: Callable[[], Any], server: Any, most: int
+) -> None:
+    """Accept what connections there are, and make their transports.
+
+    No Python object is made of their sockets before somebody asks for it.
+
+    Raises:
+        OSError: The listener cannot accept.
+    """
+    for _ in range(most):
+        fd = listener.fileno()
+        transport = SocketTransport()
+        if fd == -1 or not transport._accept(fd):
+            return
+        protocol = None
+        context = contextvars.copy_context()
+        try:
+            protocol = context.run(protocol_factory)
+            _open_accepted(transport, loop, protocol, server, context)
+        except (SystemExit, KeyboardInterrupt):
+            transport._close_sock()
+            raise
+        except BaseException as error:
+            transport._close_sock()
+            told = {
+                "message": "Error on transport creation for incoming connection",
+                "exception": error,
+                "transport": transport,
+            }
+            if protocol is not None:
+                told["protocol"] = protocol
+            loop.call_exception_handler(told)
+
+
+def _open_accepted(
+    transport: Any, loop: Loop, protocol: Any, server: Any, context: contextvars.Context
+) -> None:
+    if server is None:
+        transport._open(loop, None, protocol, None, None, None, context)
+        return
+    server._attach(*_known_to_server(transport))
+    try:
+        transport._open(loop, None, protocol, None, server, None, context)
+    except BaseException:
+        server._detach(*_known_to_server(transport))
+        raise
+
+
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+def pause_accepting(
+    loop: Loop, listener: socket.socket, error: OSError, again: Callable[[], None]
+) -> bool:
+    """Accept no more for a while when what is lacking may be there again then.
+
+    Returns:
+        Whether that is so.
+    """
+    if error.errno not in _EXHAUSTED:
+        return False
+    loop.call_exception_handler(
+        {
+            "message": "socket.accept() out of system resource",
+            "exception": error,
+            "socket": trsock.TransportSocket(listener),
+        }
+    )
+    loop._remove_reader(listener.fileno())
+    loop.call_later(constants.ACCEPT_RETRY_DELAY, again)
+    return True

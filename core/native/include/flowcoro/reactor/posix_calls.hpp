@@ -69,13 +69,14 @@ inline std::int64_t set_flags(int fd) noexcept {
     return fd;
 }
 
-inline std::int64_t accept(int listener) noexcept {
+// With room for the peer's address, if it is wanted.
+inline std::int64_t accept(int listener, sockaddr* peer = nullptr,
+                           socklen_t* size = nullptr) noexcept {
 #if defined(__APPLE__)
-    const std::int64_t fd = result_of([&] { return ::accept(listener, nullptr, nullptr); });
+    const std::int64_t fd = result_of([&] { return ::accept(listener, peer, size); });
     return fd < 0 ? fd : set_flags(static_cast<int>(fd));
 #else
-    return result_of(
-        [&] { return ::accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC); });
+    return result_of([&] { return ::accept4(listener, peer, size, SOCK_NONBLOCK | SOCK_CLOEXEC); });
 #endif
 }
 

@@ -85,6 +85,9 @@ class StreamTransport final : public ::flowcoro_transport,
     static constexpr int below_high_water = 0;
     static constexpr int above_high_water = 1;
 
+    static constexpr std::size_t default_high = std::size_t{64} * 1024;
+    static constexpr std::size_t default_low = std::size_t{16} * 1024;
+
     // Takes over a connected socket; it is made non-blocking. The protocol's `connected` comes
     // from the next run_once(). The pointer is good until `closed` returns. Throws
     // std::system_error for what is no socket (ENOTSOCK, EBADF) and ECANCELED when the reactor is
@@ -194,6 +197,10 @@ class StreamTransport final : public ::flowcoro_transport,
         low_ = low;
         return true;
     }
+
+    [[nodiscard]] std::size_t high() const noexcept { return high_; }
+
+    [[nodiscard]] std::size_t low() const noexcept { return low_; }
 
     // Whether the peer's reset is told after it has sent all, when nothing but a write would
     // notice; so it is unless this says otherwise. A peer that is gone altogether counts as one.
@@ -516,8 +523,8 @@ class StreamTransport final : public ::flowcoro_transport,
     detail::atomic<std::uint32_t> references_{1};
     const Protocol* protocol_ = nullptr;
     void* context_ = nullptr;
-    std::size_t high_ = std::size_t{64} * 1024;
-    std::size_t low_ = std::size_t{16} * 1024;
+    std::size_t high_ = default_high;
+    std::size_t low_ = default_low;
     std::unique_ptr<Sending> sending_;
     std::unique_ptr<Direct> direct_;
     std::unique_ptr<Aside> aside_;
