@@ -164,6 +164,7 @@ class ByteStream final : public LoopCore::Member {
     void drop_front(std::size_t size) noexcept;
     std::optional<std::size_t> find(PyObject* separator) noexcept;
     void balance() noexcept;
+    static void finish(PyObject* future) noexcept;  // sets its result, unless it has one
     void wake_reader() noexcept;
     void wake_all(std::vector<PyObject*>& futures) noexcept;
     void end(nb::object error) noexcept;
