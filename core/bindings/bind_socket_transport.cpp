@@ -50,8 +50,8 @@ PyObject* open(PyObject* self, PyObject* const* arguments, Py_ssize_t count) noe
         PyErr_SetString(PyExc_ValueError, "the transport has no socket");
         return nullptr;
     }
-    return none_if(transport.open(loop, given(1), arguments[2], given(3), given(4), given(5),
-                                  arguments[6]));
+    return none_if(
+        transport.open(loop, given(1), arguments[2], given(3), given(4), given(5), arguments[6]));
 }
 
 PyObject* accept(PyObject* self, PyObject* listener) noexcept {

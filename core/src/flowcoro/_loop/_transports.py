@@ -271,7 +271,7 @@ def accept_connections(
         except (SystemExit, KeyboardInterrupt):
             transport._close_sock()
             raise
-        except BaseException as error:
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it is told
             transport._close_sock()
             told = {
                 "message": "Error on transport creation for incoming connection",
