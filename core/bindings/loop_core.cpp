@@ -230,9 +230,10 @@ bool LoopCore::turn() noexcept {
     gauges.count_turn();
     rearm();
     take_incoming();
-    const bool busy = !ready_.empty() || stopping_;
+    const bool held = at_batch_end_ != nullptr;
+    const bool busy = !ready_.empty() || stopping_ || held;
     const auto now = steady_clock::now();
-    if (!busy || reactor_->is_pressing() || now - looked_ >= look_interval) {
+    if (!busy || held || reactor_->is_pressing() || now - looked_ >= look_interval) {
         looked_ = now;
         gauges.look(now);
         try {
@@ -377,7 +378,7 @@ void LoopCore::tell_batch_end(Member& member) noexcept {
 }
 
 void LoopCore::finish_batch() noexcept {
-    while (at_batch_end_ != nullptr) {
+    while (at_batch_end_ != nullptr && ends_ == nullptr) {
         Member& member = *at_batch_end_;
         at_batch_end_ = std::exchange(member.next_, nullptr);
         member.listed_ = false;

@@ -97,7 +97,7 @@ class LoopCore {
         virtual int traverse_member(visitproc visit, void* arg) const = 0;
 
         // The completions that came at one time have all been handed over; called when it was
-        // asked for.
+        // asked for, be it between two turns.
         virtual void batch_ended() noexcept = 0;
 
         // The reactor is gone without having ended it.
@@ -182,6 +182,9 @@ class LoopCore {
     // Of the exception that is set: takes it when it must end the loop, which it does at the end
     // of the turn. A completion's handler must leave none.
     bool keep_what_ends() noexcept;
+
+    // Whether it has one.
+    [[nodiscard]] bool is_ending() const noexcept { return ends_ != nullptr; }
 
     int traverse(visitproc visit, void* arg) const;
 

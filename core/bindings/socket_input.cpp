@@ -30,7 +30,7 @@ bool SocketTransport::resume_reading() noexcept {
         return false;
     }
     paused_ = false;
-    if (holds()) {
+    if (holds() || end_held_) {
         loop->core->tell_batch_end(*this);
     }
     stream_->resume_reading();
@@ -38,68 +38,106 @@ bool SocketTransport::resume_reading() noexcept {
 }
 
 void SocketTransport::on_received(std::span<const std::byte> bytes) noexcept {
-    if (bytes.size() == loop->core->buffer_size()) [[unlikely]] {
-        try {
-            if (need_aside() != nullptr) {
-                memory::Buffer& last = aside_->held.emplace_back();
-                last = stream_->take_buffer();
-                loop->core->tell_batch_end(*this);
-                return;
-            }
-        } catch (const std::bad_alloc&) {
-            // Then one by one.
-        }
-    }
-    if (holds()) {
-        deliver_held(bytes);
-    } else {
+    const bool full = bytes.size() == loop->core->buffer_size();
+    if (!full && !holds()) [[likely]] {
         deliver(bytes);
+    } else if (hold(0, bytes.size())) {
+        if (full) {
+            loop->core->tell_batch_end(*this);
+        } else {
+            deliver_held();
+        }
     }
 }
 
+// The part from `begin` to `end` of what is being received.
+bool SocketTransport::hold(std::size_t begin, std::size_t end) noexcept {
+    try {
+        if (need_aside() != nullptr) {
+            Held& last = aside_->held.emplace_back();
+            last = {stream_->take_buffer(), begin, end};
+            return true;
+        }
+    } catch (const std::bad_alloc&) {
+        // As when there is none for the rest.
+    }
+    PyErr_NoMemory();
+    fail("Fatal error: no memory for what was received");
+    return false;
+}
+
 void SocketTransport::batch_ended() noexcept {
-    if (holds() && !paused_ && stream_ != nullptr) {
+    if (!paused_ && stream_ != nullptr) {
         stream_->cork();
-        deliver_held({});
+        deliver_held();
+        end_reading();
         if (stream_ != nullptr) {
             stream_->uncork();
         }
     }
 }
 
-void SocketTransport::deliver_held(std::span<const std::byte> last) noexcept {
-    const std::vector<memory::Buffer> held = std::exchange(aside_->held, {});
-    tidy_aside();
-    if (buffered_) {
-        for (const memory::Buffer& each : held) {
-            deliver(each.bytes());
-        }
-        if (!last.empty()) {
-            deliver(last);
-        }
+// As long as the protocol wants: a callback may pause, or close, or have another protocol take over
+// whose kind is the other.
+void SocketTransport::deliver_held() noexcept {
+    if (!holds()) {
         return;
     }
-    const std::size_t each = loop->core->buffer_size();
-    PyObject* const data = PyBytes_FromStringAndSize(
-        nullptr, static_cast<Py_ssize_t>(held.size() * each + last.size()));
+    std::vector<Held> held = std::exchange(aside_->held, {});
+    tidy_aside();
+    std::size_t first = 0;
+    while (first != held.size() && !paused_ && !is_closing() && !loop->core->is_ending()) {
+        const std::span<Held> left = std::span(held).subspan(first);
+        if (!buffered_) {
+            receive_data(joined(left));
+            return;
+        }
+        left[0].begin += fill_buffers(left[0].bytes());
+        if (left[0].bytes().empty()) {
+            left[0].buffer.reset();
+            ++first;
+        }
+    }
+    if (first == held.size() || is_closing()) {
+        return;
+    }
+    if (need_aside() == nullptr) {
+        PyErr_NoMemory();
+        fail("Fatal error: no memory for what was received");
+        return;
+    }
+    held.erase(held.begin(), held.begin() + static_cast<std::ptrdiff_t>(first));
+    aside_->held = std::move(held);
+    if (!paused_) {  // the loop ends, and goes on here when it is run again
+        loop->core->tell_batch_end(*this);
+    }
+}
+
+PyObject* SocketTransport::joined(std::span<const Held> pieces) noexcept {
+    std::size_t size = 0;
+    for (const Held& piece : pieces) {
+        size += piece.bytes().size();
+    }
+    PyObject* const data = PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(size));
     if (data != nullptr) {
         char* to = PyBytes_AS_STRING(data);
-        for (const memory::Buffer& piece : held) {
-            std::memcpy(to, piece.bytes().data(), each);
-            to += each;
+        for (const Held& piece : pieces) {
+            std::memcpy(to, piece.bytes().data(), piece.bytes().size());
+            to += piece.bytes().size();
         }
-        std::copy_n(reinterpret_cast<const char*>(last.data()), last.size(), to);
     }
-    receive_data(data);
+    return data;
 }
 
 void SocketTransport::deliver(std::span<const std::byte> bytes) noexcept {
-    if (buffered_) {
-        const Entered entered(*this);
-        fill_buffers(bytes);
-    } else {
+    if (!buffered_) {
         receive_data(PyBytes_FromStringAndSize(reinterpret_cast<const char*>(bytes.data()),
                                                static_cast<Py_ssize_t>(bytes.size())));
+        return;
+    }
+    const std::size_t taken = fill_buffers(bytes);
+    if (taken != bytes.size() && !is_closing() && hold(taken, bytes.size())) {
+        deliver_held();
     }
 }
 
@@ -118,29 +156,34 @@ void SocketTransport::receive_data(PyObject* data) noexcept {
 
 // Much comes at a time: straight into what the protocol is given, or gives.
 void SocketTransport::on_readable() noexcept {
-    if (holds()) {
-        deliver_held({});
-        if (!is_reading()) {
-            return;
-        }
+    deliver_held();
+    const bool asked = !holds() && stream_->may_receive() && receive_directly();
+    if (!asked && is_reading()) {
+        // The loop must end, and goes on here when it is run again.
+        stream_->pause_reading();
+        stream_->resume_reading();
     }
+}
+
+// Whether it came to a receive.
+bool SocketTransport::receive_directly() noexcept {
     if (buffered_) {
-        receive_into_buffer();
-        return;
+        return receive_into_buffer();
     }
     ReceivedBytes& bytes = loop->core->received;
     const std::span<std::byte> room = bytes.room(stream_->expected());
     if (room.empty()) {
         fail("Fatal read error on socket transport");
-        return;
+        return false;
     }
     const std::int64_t size = stream_->receive(room);
     if (size > 0) {
         receive_data(bytes.take(static_cast<std::size_t>(size)));
     }
+    return true;
 }
 
-void SocketTransport::receive_into_buffer() noexcept {
+bool SocketTransport::receive_into_buffer() noexcept {
     const Entered entered(*this);
     const nb::object hint = nb::steal(PyLong_FromSize_t(stream_->expected()));
     const nb::object target =
@@ -148,11 +191,12 @@ void SocketTransport::receive_into_buffer() noexcept {
     Py_buffer view;
     if (!target.is_valid() || PyObject_GetBuffer(target.ptr(), &view, PyBUF_WRITABLE) != 0) {
         fail("Fatal error: protocol.get_buffer() call failed.");
-        return;
+        return false;
     }
-    std::int64_t size = -EAGAIN;
     const bool has_room = view.len != 0;
-    if (has_room && is_reading()) {
+    const bool asks = has_room && is_reading();
+    std::int64_t size = 0;
+    if (asks) {
         size = stream_->receive(
             {static_cast<std::byte*>(view.buf), static_cast<std::size_t>(view.len)});
     }
@@ -168,44 +212,57 @@ void SocketTransport::receive_into_buffer() noexcept {
             fail("Fatal error: protocol.buffer_updated() call failed.");
         }
     }
+    return asks;
 }
 
-void SocketTransport::fill_buffers(std::span<const std::byte> bytes) noexcept {
-    while (!bytes.empty() && buffered_ && !is_closing()) {
-        const nb::object hint = nb::steal(PyLong_FromSize_t(bytes.size()));
+// How many of the bytes the protocol took: all, unless it paused or closed, or another one took
+// over, or the connection failed.
+std::size_t SocketTransport::fill_buffers(std::span<const std::byte> bytes) noexcept {
+    const Entered entered(*this);
+    std::size_t taken = 0;
+    while (taken != bytes.size() && buffered_ && !paused_ && !is_closing()) {
+        const std::span<const std::byte> left = bytes.subspan(taken);
+        const nb::object hint = nb::steal(PyLong_FromSize_t(left.size()));
         const nb::object target =
             nb::steal(hint.is_valid() ? call(protocol, names().get_buffer, hint.ptr()) : nullptr);
         Py_buffer view;
         if (!target.is_valid() || PyObject_GetBuffer(target.ptr(), &view, PyBUF_WRITABLE) != 0) {
             fail("Fatal error: protocol.get_buffer() call failed.");
-            return;
+            break;
         }
-        const std::size_t some = std::min(bytes.size(), static_cast<std::size_t>(view.len));
-        std::memcpy(view.buf, bytes.data(), some);
+        const std::size_t some = std::min(left.size(), static_cast<std::size_t>(view.len));
+        std::memcpy(view.buf, left.data(), some);
         PyBuffer_Release(&view);
         if (some == 0) {
             PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
             fail("Fatal error: protocol.get_buffer() call failed.");
-            return;
+            break;
         }
-        bytes = bytes.subspan(some);
+        taken += some;
         const nb::object size = nb::steal(PyLong_FromSize_t(some));
         const nb::object result = nb::steal(
             size.is_valid() ? call(protocol, names().buffer_updated, size.ptr()) : nullptr);
         if (!result.is_valid()) {
             fail("Fatal error: protocol.buffer_updated() call failed.");
-            return;
+            break;
         }
     }
-    if (!bytes.empty() && !is_closing()) {  // another protocol took over in between
-        deliver(bytes);
-    }
+    return taken;
 }
 
 bool SocketTransport::on_ended() noexcept {
-    if (holds()) {
-        deliver_held({});
+    end_held_ = true;
+    deliver_held();
+    end_reading();
+    return true;
+}
+
+// Tells of the peer's end when it has come, and nothing is to be told before.
+void SocketTransport::end_reading() noexcept {
+    if (!end_held_ || holds() || paused_ || is_closing()) {
+        return;
     }
+    end_held_ = false;
     ended_ = true;
     const Entered entered(*this);
     const nb::object kept = nb::borrow(protocol);
@@ -213,12 +270,9 @@ bool SocketTransport::on_ended() noexcept {
     const int stays = result.is_valid() ? PyObject_IsTrue(result.ptr()) : -1;
     if (stays < 0) {
         fail("Fatal error: protocol.eof_received() call failed.");
-        return true;
-    }
-    if (stays == 0) {
+    } else if (stays == 0) {
         close();
     }
-    return true;
 }
 
 }  // namespace flowcoro::bindings::loop

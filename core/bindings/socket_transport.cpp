@@ -106,6 +106,7 @@ bool SocketTransport::adopt(LoopCore& core, int fd) noexcept {
     }
     stream_->set_watching(false);
     stream_->set_writing_late(true);
+    stream_->set_staying(true);
     return true;
 }
 
@@ -176,8 +177,11 @@ void SocketTransport::abort(PyObject* exception) noexcept {
 }
 
 void SocketTransport::on_closed(int error) noexcept {
-    if (!made_ && error != ECANCELED) {
-        make_connection();
+    if (error != ECANCELED) {
+        if (!made_) {
+            make_connection();
+        }
+        deliver_held();  // it came before the reset
     }
     closing_ = true;
     stream_ = nullptr;

@@ -18,8 +18,10 @@
 //                which owns it then: the one that was given, or one that was asked for.
 //   aside_       what few connections need, and not for long; null when this one does not:
 //     lost       the exception for connection_lost.
-//     held       full buffers that came: more is likely to be behind them, and they are handed to
-//                the protocol together, with what comes after them or when nothing more does.
+//     held       what came and is not handed over: full buffers, since more is likely to be behind
+//                them, which the protocol gets together, with what comes after them or when
+//                nothing more does; and what a BufferedProtocol left when it paused.
+//   end_held_    the peer's end came after what is held.
 //
 // Callbacks run in a context of the transport's own. What they raise is told to the
 // loop's exception handler; what must end the loop (SystemExit, KeyboardInterrupt) is kept by the
@@ -135,13 +137,24 @@ class SocketTransport final : public LoopCore::Member {
   private:
     class Entered;
 
+    // A part of a buffer.
+    struct Held {
+        memory::Buffer buffer;
+        std::size_t begin = 0;
+        std::size_t end = 0;
+
+        [[nodiscard]] std::span<const std::byte> bytes() const noexcept {
+            return std::span<const std::byte>(buffer.bytes()).subspan(begin, end - begin);
+        }
+    };
+
     struct Aside {
         PyObject* waiter = nullptr;
         PyObject* all_sent = nullptr;
         PyObject* lost = nullptr;
         PyObject* extra = nullptr;
         std::size_t low = 0;  // the low-water mark, while all_sent waits
-        std::vector<memory::Buffer> held;
+        std::vector<Held> held;
     };
 
     static const transport::Protocol callbacks;
@@ -175,10 +188,14 @@ class SocketTransport final : public LoopCore::Member {
     void make_connection() noexcept;
     void finish_waiter() noexcept;
     void deliver(std::span<const std::byte> bytes) noexcept;
-    void deliver_held(std::span<const std::byte> last) noexcept;
+    bool hold(std::size_t begin, std::size_t end) noexcept;
+    void deliver_held() noexcept;
+    static PyObject* joined(std::span<const Held> pieces) noexcept;
     void receive_data(PyObject* data) noexcept;
-    void receive_into_buffer() noexcept;
-    void fill_buffers(std::span<const std::byte> bytes) noexcept;
+    bool receive_directly() noexcept;
+    bool receive_into_buffer() noexcept;
+    std::size_t fill_buffers(std::span<const std::byte> bytes) noexcept;
+    void end_reading() noexcept;
     bool refuse_write() noexcept;
     std::size_t send_now(std::span<const std::byte> bytes) noexcept;
     void pause_protocol() noexcept;
@@ -203,7 +220,8 @@ class SocketTransport final : public LoopCore::Member {
     bool made_ : 1 = false;
     bool closing_ : 1 = false;
     bool paused_ : 1 = false;
-    bool ended_ : 1 = false;        // the peer's end came
+    bool end_held_ : 1 = false;
+    bool ended_ : 1 = false;        // the peer's end was told
     bool write_ended_ : 1 = false;  // ours was asked for
     bool buffered_ : 1 = false;     // a BufferedProtocol
     bool above_ : 1 = false;        // pause_writing was called

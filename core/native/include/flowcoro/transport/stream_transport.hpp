@@ -210,6 +210,10 @@ class StreamTransport final : public ::flowcoro_transport,
     // out; it is not, unless this says otherwise.
     void set_writing_late(bool late) noexcept { writing_late_ = late; }
 
+    // Whether it stays open when both sides have sent their ends and `ended` said that it stays; it
+    // closes, unless this says otherwise.
+    void set_staying(bool staying) noexcept { staying_ = staying; }
+
     // `writable` comes when what is unsent is at most the low-water mark, whether or not it was
     // above the high one.
     void tell_writable() noexcept { above_ = true; }
@@ -288,6 +292,7 @@ class StreamTransport final : public ::flowcoro_transport,
         if (state_ == State::open) {
             state_ = State::closing;
             corks_ = 0;
+            writing_late_ = writing_late_ && unsent() != 0;  // else all has gone out already
             drop_input();
             flush();
         }
@@ -517,6 +522,7 @@ class StreamTransport final : public ::flowcoro_transport,
     bool above_ = false;  // `writable` is due
     bool watching_ = true;
     bool writing_late_ = false;
+    bool staying_ = false;
     std::uint8_t depth_ = 0;
     unsigned corks_ = 0;
     int error_ = 0;

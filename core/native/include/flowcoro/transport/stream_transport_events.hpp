@@ -150,7 +150,7 @@ inline void StreamTransport::receive_directly() {
     Direct& direct = *direct_;
     direct.at_once = 0;
     do {
-        if (!is_reading() || !is_direct()) {
+        if (!may_receive()) {  // paused; or resumed since, and waits already
             receive();
             return;
         }
@@ -261,7 +261,7 @@ inline void StreamTransport::on_end(int error) {
         const Callback running(*this);
         stays = protocol_->ended(context_, this) != 0;
     }
-    if (!stays || write_ends_) {
+    if (!stays || (write_ends_ && !staying_)) {
         close();
     } else if (state_ == State::open && watching_) {
         // Nothing is received any more that would tell of a reset.
@@ -357,7 +357,7 @@ inline void StreamTransport::flush() noexcept {
     } else if (write_ends_ && !write_ended_) {
         write_ended_ = true;
         sockets::shut_down_write(handle());
-        if (ended_) {
+        if (ended_ && !staying_) {
             close();
         }
     }
