@@ -15,6 +15,7 @@ NATIVE_BUILD := core/native/build
 BENCH_PYTHON ?= $(BIN)/python
 BENCH_OPTIONS ?=
 BENCH_NAMES ?= *
+SOAK_OPTIONS ?=
 FREE_THREADED_HOME ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flowcoro/python-free-threaded-3.13
 FREE_THREADED_PYTHON ?= $(FREE_THREADED_HOME)/bin/python3.13t
 FREE_THREADED_VENV := $(VENV)-free-threaded
@@ -24,8 +25,8 @@ QUIETLY := > /dev/null
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-python test-packaging test-free-threaded bench bench-loops coverage lint \
-	format types layering docs native-test native-sanitize native-coverage native-bench \
+.PHONY: help setup demo test test-python test-packaging test-free-threaded bench bench-loops soak \
+	coverage lint format types layering docs native-test native-sanitize native-coverage native-bench \
 	native-cross native-windows stubs wheels clean
 
 help: ## List the targets
@@ -84,6 +85,9 @@ bench: $(SETUP) ## Compare with peers (BENCH_OPTIONS=--quick)
 		$(BENCH_PYTHON) $$each $(BENCH_OPTIONS) || exit 1; \
 	done
 
+soak: $(SETUP) ## Ten million echoes on each kind of transport (half an hour; SOAK_OPTIONS=--help)
+	$(BIN)/python tests/soak/run_soak.py $(SOAK_OPTIONS)
+
 bench-loops: BENCH_NAMES := loops_*
 bench-loops: bench ## Compare event loops only
 
@@ -103,6 +107,7 @@ types: $(SETUP) stubs ## Check types (mypy, strict)
 		MYPYPATH=$$folder $(BIN)/mypy $$folder || exit 1; \
 	done
 	MYPYPATH=tests $(BIN)/mypy tests/libraries
+	MYPYPATH=tests/soak:tests/benchmarks $(BIN)/mypy tests/soak
 
 native-test: $(SETUP) ## Test the native core (ctest)
 	cmake -S core/native -B $(NATIVE_BUILD)/plain -G Ninja $(QUIETLY)
