@@ -496,3 +496,27 @@ def test_a_protocol_that_refuses_its_end_is_told_once(loop: Loop) -> None:
         check_end(one)
     assert [type(each["exception"]) for each in told] == [ZeroDivisionError]
     assert descriptors() == before
+
+
+def test_who_drains_after_the_end_of_writing_is_told_when_it_has_gone(loop: Loop) -> None:
+    much = bytes(8_000_000)
+
+    async def main() -> None:
+        ours, peer = tcp_pair()
+        with peer:
+            peer.setblocking(False)
+            reader, writer = await asyncio.open_connection(sock=ours)
+            writer.write(much)
+            writer.write_eof()
+            draining = asyncio.ensure_future(writer.drain())
+            received = 0
+            while piece := await loop.sock_recv(peer, 1 << 20):
+                received += len(piece)
+            assert received == len(much)
+            await asyncio.wait_for(draining, DEADLINE)  # though the peer stays
+            await loop.sock_sendall(peer, b"answer")
+            assert await reader.readexactly(6) == b"answer"
+            writer.close()
+            await writer.wait_closed()
+
+    loop.run_until_complete(main())

@@ -390,7 +390,8 @@ inline void StreamTransport::on_sent(reactor::Completion&& completion) {
     if (due && state_ < State::closing_down) {
         above_ = false;
         const Callback running(*this);
-        if (can_write() && protocol_->writable != nullptr) {
+        // Also after shutdown_write(): who waits until it has gone wants to know.
+        if ((can_write() || state_ == State::open) && protocol_->writable != nullptr) {
             protocol_->writable(context_, this);
         }
     }
