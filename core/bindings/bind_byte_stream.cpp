@@ -113,6 +113,14 @@ PyObject* write_many(PyObject* self, PyObject* pieces) noexcept {
     if (!sequence.is_valid()) {
         return nullptr;
     }
+    // All of them, before any is sent.
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(sequence.ptr()); ++i) {
+        PyObject* const piece = PySequence_Fast_GET_ITEM(sequence.ptr(), i);
+        if (PyObject_CheckBuffer(piece) == 0) {
+            return PyErr_Format(PyExc_TypeError, "piece %zd: bytes are needed, not %.200s", i,
+                                Py_TYPE(piece)->tp_name);
+        }
+    }
     ByteStream& stream = stream_of(self);
     bool good = true;
     stream.cork();

@@ -340,10 +340,7 @@ void ByteStream::wake_all(std::vector<PyObject*>& futures) noexcept {
 
 void ByteStream::end_dropped() noexcept {
     if (stream_ != nullptr) {
-        if (core_->is_usable()) {  // else it is ended by drop(), or with the loop
-            stream_->abort();
-            core_->nudge();  // the collector may run on any thread
-        }
+        core_->abort(*stream_);
     } else if (transport_ != nullptr) {
         const nb::object abort = nb::steal(PyObject_GetAttrString(transport_, "abort"));
         const nb::object result =
@@ -358,10 +355,7 @@ void ByteStream::drop() noexcept {
     if (stream_ != nullptr) {
         core_->remove(*this);
         stream_->set_protocol(orphans, nullptr);
-        if (core_->is_usable()) {
-            stream_->abort();
-            core_->nudge();  // the collector may run on any thread
-        }
+        core_->abort(*stream_);
         stream_ = nullptr;
     }
 }

@@ -410,6 +410,23 @@ void LoopCore::remove(Member& member) noexcept {
     member.listed_ = false;
 }
 
+void LoopCore::abort(transport::StreamTransport& stream) noexcept {
+    if (is_usable()) {
+        stream.abort();
+        nudge();
+    } else if (generation_ == fork_generation()) {
+        stream.retain();
+        const auto abort_here = [](void* context) {
+            auto& dropped = *static_cast<transport::StreamTransport*>(context);
+            dropped.abort();
+            dropped.release();
+        };
+        if (shared_->post(abort_here, &stream) != 0) {
+            stream.release();
+        }
+    }
+}
+
 void LoopCore::set_transport(int fd, PyObject* transport) {
     const auto index = static_cast<std::size_t>(fd);
     if (index >= transports_.size()) {

@@ -32,6 +32,7 @@
 #include "flowcoro/lockfree/inbox.hpp"
 #include "flowcoro/reactor/reactor.hpp"
 #include "flowcoro/transport/shared_reactor.hpp"
+#include "flowcoro/transport/stream_transport.hpp"
 #include "loop_gauges.hpp"
 #include "loop_handle.hpp"
 #include "received_bytes.hpp"
@@ -169,6 +170,10 @@ class LoopCore {
     void add(Member& member) noexcept;
     void remove(Member& member) noexcept;
     void tell_batch_end(Member& member) noexcept;
+
+    // Of what was dropped: the collector runs on any thread, and in a fork's child, where nothing
+    // is done.
+    void abort(transport::StreamTransport& stream) noexcept;
 
     // The transport that has the descriptor: borrowed, null when there is none.
     void set_transport(int fd, PyObject* transport);  // throws std::bad_alloc

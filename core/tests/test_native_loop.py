@@ -14,6 +14,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
@@ -434,3 +435,14 @@ def test_it_is_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(name(), loop="flowcoro") == "Loop"
     monkeypatch.setenv("FLOWCORO_LOOP", "flowcoro")
     assert run(name()) == "Loop"
+
+
+@pytest.mark.parametrize("name", ["add_reader", "add_writer"])
+def test_what_cannot_be_waited_for_is_refused(loop: Loop, name: str, tmp_path: Path) -> None:
+    watch = getattr(loop, name)
+    with open(tmp_path / "file", "w+b") as file:
+        for given in (file, file.fileno()):
+            with pytest.raises(PermissionError):
+                watch(given, print)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        watch(100_000, print)

@@ -330,3 +330,25 @@ def test_a_socket_that_is_closed(name: str) -> None:
         assert sock.fileno() == -1 != number
 
     run_on(name, main())
+
+
+@every_loop
+@every_pair
+def test_one_that_is_dropped_in_another_thread_is_closed(run: Run, tls: bool) -> None:
+    """Such as by the collector, which runs wherever something is allocated."""
+
+    async def main() -> None:
+        ours, theirs = certificates() if tls else (False, None)
+        async with TcpServer(tls=theirs) as server:
+            await server.bind_and_listen(HOST)
+            accepting = asyncio.ensure_future(server.accept())
+            box = [await TcpClient.connect(HOST, server.port, tls=ours)]
+            served = await accepting
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                await asyncio.to_thread(box.clear)
+                await asyncio.to_thread(gc.collect)
+            assert await served.read() == b""  # the peer is told
+            await served.close()
+
+    run(main())

@@ -8,6 +8,9 @@ native part knows numbers only: which object had which one is kept here.
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack
 
@@ -34,8 +37,14 @@ class WatchesFiles(asyncio.SelectorEventLoop):
         super().__init__(selector)
 
     def add_reader(self, fd: Any, callback: Callable[[Unpack[Ts]], Any], *args: *Ts) -> None:
-        """Call back whenever the file can be read."""
+        """Call back whenever the file can be read.
+
+        Raises:
+            OSError: There is no such descriptor (EBADF).
+            PermissionError: It is a regular file or a directory, which can be read at all times.
+        """
         self._ensure_fd_no_transport(fd)
+        _check_pollable(fd)
         handle = self._add_reader(fd, callback, *args)
         if not isinstance(fd, int):
             self._read_for[fd.fileno()] = fd, handle
@@ -45,8 +54,14 @@ class WatchesFiles(asyncio.SelectorEventLoop):
         return _remove(fd, self._read_for, self._remove_reader, self._ensure_fd_no_transport)
 
     def add_writer(self, fd: Any, callback: Callable[[Unpack[Ts]], Any], *args: *Ts) -> None:
-        """Call back whenever the file can be written to."""
+        """Call back whenever the file can be written to.
+
+        Raises:
+            OSError: There is no such descriptor (EBADF).
+            PermissionError: It is a regular file or a directory, which can be written at all times.
+        """
         self._ensure_fd_no_transport(fd)
+        _check_pollable(fd)
         handle = self._add_writer(fd, callback, *args)
         if not isinstance(fd, int):
             self._written_for[fd.fileno()] = fd, handle
@@ -60,6 +75,13 @@ class WatchesFiles(asyncio.SelectorEventLoop):
         super().close()
         self._read_for.clear()
         self._written_for.clear()
+
+
+def _check_pollable(fd: Any) -> None:
+    """Refuse what epoll refuses: else the callback would be called without end."""
+    mode = os.fstat(fd if isinstance(fd, int) else fd.fileno()).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        raise PermissionError(errno.EPERM, "a file cannot be waited for", fd)
 
 
 def _remove(

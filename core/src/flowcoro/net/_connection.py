@@ -168,7 +168,10 @@ class Connection(_native.ByteStream, anyio.abc.ByteStream):
             anyio.IncompleteRead: the peer's end came before; likewise.
             anyio.BrokenResourceError: the connection broke before.
         """
-        return await self._read_until(separator, max_bytes)
+        try:
+            return await self._read_until(separator, max_bytes)
+        except anyio.DelimiterNotFound:
+            raise anyio.DelimiterNotFound(max_bytes) from None
 
     async def readline(self, max_bytes: int = 65536) -> bytes:
         r"""Return a line with its `\n`; at the peer's end what is left, at last nothing.
@@ -179,6 +182,8 @@ class Connection(_native.ByteStream, anyio.abc.ByteStream):
         """
         try:
             return await self._read_until(b"\n", max_bytes)
+        except anyio.DelimiterNotFound:
+            raise anyio.DelimiterNotFound(max_bytes) from None
         except anyio.IncompleteRead:
             return await self.read(max_bytes)
 

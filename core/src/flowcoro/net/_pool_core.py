@@ -163,6 +163,8 @@ class PoolCore(Generic[T]):
             raise PoolFullError(f"{self._name}: {limit} callers wait already ({self.stats()})")
         if timeout is None:
             timeout = self._limits.acquire_timeout
+        elif not isinstance(timeout, int | float):
+            raise TypeError(f"timeout must be seconds or None, not {type(timeout).__name__}")
         waiter: Waiter[T] = Waiter(self._loop.create_future(), self._loop.time())
         self._waiters[waiter] = None
         timer = None

@@ -313,7 +313,13 @@ class TcpServer(_Server):
 
     @property
     def port(self) -> int:
-        """The port of the first address."""
+        """The port of the first address.
+
+        Raises:
+            anyio.ClosedResourceError: it does not listen, not yet or not any more.
+        """
+        if not self.addresses:
+            raise anyio.ClosedResourceError("the server does not listen: it has no port")
         return int(self.addresses[0][1])
 
     async def bind_and_listen(
