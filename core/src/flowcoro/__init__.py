@@ -6,12 +6,13 @@ Layers, each of which may use only those before it:
 2. `flowcoro.lockfree`, `flowcoro.memory`, `flowcoro.reactor`, `flowcoro.scheduler` over
    `flowcoro._native`: the native core.
 3. `flowcoro.config`: the typed configuration tree.
-4. `flowcoro.plugins`: discovery, loading and calling of plugins.
-5. `flowcoro.loops`, over `flowcoro._loop`: the native event loop, and which one runs.
-6. `flowcoro.net`: streams and datagrams over sockets.
-7. `flowcoro.app`: components and their lifecycle.
-8. `flowcoro.workers`: processes, restart and reload.
-9. `flowcoro.cli`, `flowcoro.testing`: the two doors for people.
+4. `flowcoro.log`: logging over a ring to a thread that writes.
+5. `flowcoro.plugins`: discovery, loading and calling of plugins.
+6. `flowcoro.loops`, over `flowcoro._loop`: the native event loop, and which one runs.
+7. `flowcoro.net`: streams and datagrams over sockets.
+8. `flowcoro.app`: components and their lifecycle.
+9. `flowcoro.workers`: processes, restart and reload.
+10. `flowcoro.cli`, `flowcoro.testing`: the two doors for people.
 
 Features (`flowcoro_http`, `flowcoro_db`, …) use the public names of these; nothing here
 imports a feature. Names below load when they are first used, so that

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 from flowcoro.app._environment import Environment, load_environment
 from flowcoro.app._lifecycle import CLOSE_GRACE
 from flowcoro.config import LogConfig, ServerConfig
-from flowcoro.errors import FlowcoroError
+from flowcoro.errors import ConfigError, FlowcoroError
+from flowcoro.log import setup
 from flowcoro.loops import run
 
 if TYPE_CHECKING:
@@ -29,15 +30,23 @@ __all__ = ["run_app", "set_up_log"]
 
 logger = logging.getLogger("flowcoro.app")
 
-_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
+def set_up_log(config: LogConfig) -> None:
+    """Log as configured, unless the program has set up logging already.
 
-def set_up_log(level: str) -> None:
-    """Log to standard error at `level`, unless the program has set up logging already."""
-    logging.basicConfig(level=level, format=_FORMAT)
+    Raises:
+        ConfigError: the file cannot be opened, or nothing here can compress so.
+    """
+    if not logging.getLogger().hasHandlers():
+        given = {name: getattr(config, name) for name in config.__struct_fields__}
+        try:
+            setup(given.pop("file") or "stderr", **given)
+        except (OSError, ValueError) as error:
+            raise ConfigError([f"[log]: {error}"]) from error
     # Each request's line would drown the application's own; httpx logs them at INFO.
-    httpx_level = max(logging.getLevelNamesMapping()[level], logging.WARNING)
-    logging.getLogger("httpx").setLevel(httpx_level)
+    httpx_level = max(logging.getLevelNamesMapping()[config.level], logging.WARNING)
+    if "httpx" not in config.levels:
+        logging.getLogger("httpx").setLevel(httpx_level)
 
 
 def run_app(
@@ -62,7 +71,7 @@ def run_app(
     """
     try:
         environment = environment or load_environment(plugins=app.plugins)
-        set_up_log(environment.config.section(LogConfig).level)
+        set_up_log(environment.config.section(LogConfig))
         app.use(environment, workers=workers)
         run(
             _serve(app, environment, on_started),

@@ -78,7 +78,7 @@ def command(
     if channel is not None:
         status = _run_worker(channel, target, loop, environment)
     elif reload or server.workers > 1:
-        set_up_log(environment.config.section(LogConfig).level)
+        set_up_log(environment.config.section(LogConfig))
         arguments = [target, *(("--loop", loop) if loop else ())]
         if config_path is not None:
             arguments += ["--config", config_path]

@@ -75,11 +75,52 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds that something may block the event loop before the log tells what; 0: any time."""
 
 
-class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[log]`: what is logged."""
+Level = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+
+class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[log]`: what is logged, how it looks, and where it goes (`flowcoro.log.setup`)."""
+
+    level: Level = "INFO"
     """Lowest level that is logged."""
+    levels: dict[str, Level] = {}
+    """Lowest levels of single loggers, by name."""
+    format: Literal["text", "json"] = "text"
+    """Lines for people, or a JSON object a line."""
+    file: str | None = None
+    """Where lines go; none: standard error."""
+    source: bool = False
+    """Whether lines show file, line and function of who logs."""
+    thread: bool = False
+    """Whether lines show the thread's name."""
+    task: bool = False
+    """Whether lines show the asyncio task's name."""
+    rotate_size: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Bytes that a file may have before a new one begins."""
+    rotate_every: Literal["hour", "day"] | Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """When a new file begins: each `hour` or `day` of UTC, or after so many seconds."""
+    keep: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    """How many rotated files stay; none: all."""
+    compress: Literal["gzip", "zstd"] | None = None
+    """How rotated files are compressed."""
+    capacity: Annotated[int, msgspec.Meta(ge=1, le=1 << 31)] = 65536
+    """How many records wait to be written at most."""
+    overflow: Literal["drop_oldest", "block"] = "drop_oldest"
+    """Whether the oldest record is dropped when there are more, or who logs waits."""
+    block_timeout: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    """Seconds that `block` waits before the oldest record is dropped after all."""
+    flush_interval: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 0.05
+    """Seconds until a record is written: what the kill of the process may lose."""
+
+    def __post_init__(self) -> None:
+        """Refuse a rotation of what is no file.
+
+        Raises:
+            ValueError: there is no file to rotate.
+        """
+        rotation = (self.rotate_size, self.rotate_every, self.keep, self.compress)
+        if self.file is None and any(each is not None for each in rotation):
+            raise ValueError("rotate_size, rotate_every, keep, compress: expected `file` beside")
 
 
 class PluginsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

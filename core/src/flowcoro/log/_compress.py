@@ -1,0 +1,99 @@
+"""Compressing a rotated file bit by bit, between the writer's batches."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+__all__ = ["SUFFIXES", "Compression", "compressor"]
+
+SUFFIXES = {"gzip": ".gz", "zstd": ".zst"}
+_CHUNK = 1 << 18
+
+
+class _Compressor(Protocol):
+    def compress(self, data: bytes, /) -> bytes: ...
+
+    def flush(self) -> bytes: ...
+
+
+def compressor(kind: str) -> _Compressor:
+    """Return a new compressor.
+
+    Raises:
+        ValueError: `kind` is not known, or nothing here can do it.
+    """
+    if kind == "gzip":
+        return zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    if kind != "zstd":
+        raise ValueError(f"compress = {kind!r}: expected 'gzip' or 'zstd'")
+    import importlib
+
+    for name, make in (("compression.zstd", "ZstdCompressor"), ("zstandard", "ZstdCompressor")):
+        try:
+            found: Any = getattr(importlib.import_module(name), make)()
+        except ImportError:
+            continue
+        made: _Compressor = found if hasattr(found, "flush") else found.compressobj()
+        return found.compressobj() if hasattr(found, "compressobj") else made
+    raise ValueError("compress = 'zstd': needs Python 3.14 or the distribution 'zstandard'")
+
+
+class Compression:
+    """A file on its way to its compressed one, which appears whole or not at all.
+
+    Args:
+        path: The file. It is removed when its successor is there.
+        kind: `gzip` or `zstd`.
+
+    Raises:
+        OSError: It cannot be read, or nothing be written beside it.
+    """
+
+    def __init__(self, path: Path, kind: str) -> None:
+        self._path = path
+        self._target = path.with_name(path.name + SUFFIXES[kind])
+        self._partial = path.with_name(self._target.name + ".tmp")
+        self._compressor = compressor(kind)
+        self._source: BinaryIO = path.open("rb")
+        try:
+            self._out: BinaryIO = self._partial.open("wb")
+        except OSError:
+            self._source.close()
+            raise
+
+    def step(self) -> bool:
+        """Compress a little more; false when the file is done.
+
+        Raises:
+            OSError: It cannot go on. The file stays as it is.
+        """
+        try:
+            chunk = self._source.read(_CHUNK)
+            if chunk:
+                self._out.write(self._compressor.compress(chunk))
+                return True
+            self._out.write(self._compressor.flush())
+            self._out.flush()
+            os.fsync(self._out.fileno())
+            self._close()
+            self._partial.replace(self._target)
+            self._path.unlink()
+        except BaseException:
+            self.abandon()
+            raise
+        return False
+
+    def abandon(self) -> None:
+        """Stop; the file stays as it is."""
+        self._close()
+        with suppress(OSError):
+            self._partial.unlink()
+
+    def _close(self) -> None:
+        self._source.close()
+        with suppress(OSError):  # what is still to be written needs room, too
+            self._out.close()

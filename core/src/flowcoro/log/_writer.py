@@ -1,0 +1,357 @@
+"""The ring, and the thread that empties it.
+
+Protocol
+--------
+`put`, called by any thread, does no more than `try_put` into a bounded `flowcoro.lockfree.Queue`
+and look whether as many records are there as the writer wants to be woken for (`_wake_at`): one
+when it sleeps until there are any, half the capacity when it naps to let a batch come together.
+A lock that is released wakes it, and no condition or event, whose own locks a signal handler
+might find held by the very code that it interrupts.
+
+Who holds `_lock` drains: takes a batch, formats it and writes it. Mostly that is the writer's
+thread; but `flush` drains by itself, so it needs nobody who may be gone: the thread in a forked
+child, or at the end of the interpreter. As taking and writing are under one lock, records of one
+thread are written in their order. `os.fork` takes the lock first (see `_fork`), so that no batch
+is half written in a child; the child begins with an empty ring.
+
+What cannot be written (no room on the disk) is kept, one batch, and tried again; meanwhile the
+ring fills, and then the oldest records go, counted, whatever the policy.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from flowcoro.lockfree import Queue
+from flowcoro.log._entry import Entry
+from flowcoro.log._sinks import Sink
+
+__all__ = ["LogStats", "Writer"]
+
+Queued = Entry | logging.LogRecord
+
+_BATCH = 4096
+# How long to sleep when nothing is logged. It is woken sooner; this only bounds what a missed
+# wake-up could cost.
+_IDLE = 1.0
+# Between tries to write to what fails.
+_RETRY = 0.25
+# For the lock: whoever has it may be stuck in a write to a pipe that nobody reads.
+PATIENCE = 5.0
+_NEVER = sys.maxsize
+
+
+@dataclass(frozen=True, slots=True)
+class LogStats:
+    """What a handler has done so far.
+
+    Attributes:
+        written: records that were handed to the sink.
+        dropped: records that were dropped, since the ring was full or the sink refused them.
+        queued: records on the ring now.
+        failing: whether the sink failed the last time.
+    """
+
+    written: int
+    dropped: int
+    queued: int
+    failing: bool
+
+
+class Writer:
+    """Takes entries, and has them formatted and written.
+
+    Args:
+        sink: Where to.
+        render: Returns entries as lines. Must not raise.
+        capacity: How many records the ring holds.
+        block: Whether who logs waits for room, rather than drop the oldest record.
+        block_timeout: How long it waits, in seconds, before it drops the oldest after all;
+            None: for ever.
+        flush_interval: Seconds between batches.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        render: Callable[[Sequence[Queued]], list[str]],
+        *,
+        capacity: int,
+        block: bool,
+        block_timeout: float | None,
+        flush_interval: float,
+    ) -> None:
+        self._sink = sink
+        self._render = render
+        self._capacity = capacity
+        self._block = block
+        self._block_timeout = block_timeout
+        self._interval = flush_interval
+        self._written = 0
+        self._dropped = 0
+        self._told = 0  # of the dropped, those that a notice in the log is about
+        self._stopping = False
+        # When a signal comes while its thread drains, what to do right afterwards.
+        self.after_drain: Callable[[], object] | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        """Start with an empty ring and no thread: in the beginning, and in a forked child."""
+        self._queue: Queue[Queued] = Queue(self._capacity)
+        self._try_put = self._queue.try_put
+        self._lock = threading.RLock()
+        self._count_lock = threading.RLock()
+        self._wake = threading.Lock()
+        self._wake.acquire()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._wake_at = 1
+        self._drainer: int | None = None
+        self._wanted = False  # the lock, by another than the thread
+        self._unwritten = b""
+        self._lines_unwritten = 0
+        self._failing_since: float | None = None
+        self._failure = ""
+        self._told = self._dropped
+
+    def put(self, entry: Queued) -> None:
+        """Hand an entry over. Never raises; waits only if the policy is to."""
+        if self._try_put(entry):
+            if len(self._queue) >= self._wake_at:
+                self._wake_up()
+        else:
+            self._put_into_full(entry)
+
+    def _put_into_full(self, entry: Queued) -> None:
+        self._wake_up()
+        if (
+            self._block
+            and self._failing_since is None
+            and self._drainer != threading.get_ident()  # a sink that logs waits for itself
+        ):
+            with suppress(TimeoutError):
+                self._queue.put(entry, self._block_timeout)
+                return
+        dropped = 0
+        while not self._try_put(entry):
+            if self._queue.try_get() is not None:
+                dropped += 1
+        self._count_dropped(dropped)
+
+    def _count_dropped(self, dropped: int) -> None:
+        with self._count_lock:
+            self._dropped += dropped
+
+    def _wake_up(self) -> None:
+        self._wake_at = _NEVER
+        if self._thread is None:
+            self._start()
+        with suppress(RuntimeError):  # woken already
+            self._wake.release()
+
+    def _start(self) -> None:
+        if not self._starting.acquire(blocking=False):
+            return  # another thread does, or the code that this signal handler interrupts
+        try:
+            if self._thread is None and not self._stopping:
+                thread = threading.Thread(target=self._run, name="flowcoro log", daemon=True)
+                thread.start()
+                self._thread = thread
+        except RuntimeError:
+            self.drain()  # the interpreter ends, and starts no threads any more
+        finally:
+            self._starting.release()
+
+    def _run(self) -> None:
+        hurry = max(1, self._capacity // 2)
+        wake = self._wake
+        while not self._stopping:
+            wrote = self.drain()
+            if not wrote and not self._work():
+                self._wake_at = 1
+                if not self._queue and not self._stopping:
+                    wake.acquire(timeout=_IDLE if self._failing_since is None else _RETRY)
+            self._wake_at = hurry
+            if self._stopping:
+                break
+            if self._queue or self._failing_since is not None:
+                # Those that come meanwhile go along.
+                wake.acquire(timeout=self._interval if self._failing_since is None else _RETRY)
+
+    def _work(self) -> bool:
+        """Let the sink do what is not urgent, until something is logged."""
+        more = True
+        while more and not self._queue and not self._stopping:
+            if not self._lock.acquire(timeout=PATIENCE):
+                return False
+            try:
+                more = self._sink.work()
+            except Exception as error:  # noqa: BLE001 - a sink must not end the thread
+                _tell(f"{self._sink}: {error!r}")
+                return False
+            finally:
+                self._lock.release()
+        return more
+
+    def drain(self, timeout: float = PATIENCE) -> bool:
+        """Write what is on the ring now, in the calling thread.
+
+        Args:
+            timeout: How long to wait for another thread that does the same.
+
+        Returns:
+            Whether anything was written.
+        """
+        if not self._acquire(timeout):
+            return False
+        try:
+            if self._drainer is not None:
+                return False  # a sink or a signal handler, within this
+            self._drainer = threading.get_ident()
+            try:
+                return self._drain()
+            finally:
+                self._drainer = None
+        finally:
+            self._lock.release()
+            if self.after_drain is not None:
+                self.after_drain()
+
+    def _acquire(self, timeout: float) -> bool:
+        """Take the lock, which the thread gives up between two batches for this."""
+        if self._thread is threading.current_thread():
+            while self._wanted and not self._stopping:
+                time.sleep(0.001)  # the lock is not fair: it would be taken right again
+        else:
+            self._wanted = True
+        try:
+            return self._lock.acquire(timeout=timeout)
+        finally:
+            if self._thread is not threading.current_thread():
+                self._wanted = False
+
+    def draining_here(self) -> bool:
+        """Whether the calling thread is within `drain`."""
+        return self._drainer == threading.get_ident()
+
+    def _drain(self) -> bool:
+        if self._unwritten and not self._write(b"", 0):
+            return False
+        remaining = len(self._queue)
+        wrote = False
+        misses = 0
+        while remaining > 0 or self._told != self._dropped:
+            batch = self._queue.get_many(min(remaining, _BATCH)) if remaining > 0 else []
+            if not batch and remaining > 0:
+                # Another thread is just putting the first in; those behind it wait for it.
+                misses += 1
+                if misses == 1000 or not self._queue:
+                    remaining = 0
+                else:
+                    time.sleep(0)
+                continue
+            remaining -= len(batch)
+            lines = self._render([*self._notices(), *batch])
+            data = "".join(lines).encode("utf-8", "backslashreplace")
+            if not self._write(data, len(lines)):
+                break
+            wrote = True
+            if self._wanted and self._thread is threading.current_thread():
+                break
+        return wrote
+
+    def _notices(self) -> list[Entry]:
+        lost = self._dropped - self._told
+        if not lost:
+            return []
+        self._told += lost
+        return [_notice(f"{lost} record{'s' if lost > 1 else ''} dropped")]
+
+    def _write(self, data: bytes, lines: int) -> bool:
+        data = self._unwritten + data if self._unwritten else data
+        lines += self._lines_unwritten
+        self._unwritten, self._lines_unwritten = b"", 0
+        try:
+            while data:
+                taken = self._sink.write(data)
+                data = data[taken:]
+        except OSError as error:
+            self._unwritten, self._lines_unwritten = data, lines
+            self._failed(error)
+            return False
+        except Exception as error:  # noqa: BLE001 - a sink may be anything
+            self._count_dropped(lines)
+            self._failed(error)
+            return False
+        self._written += lines
+        if self._failing_since is not None:
+            seconds = time.monotonic() - self._failing_since
+            self._failing_since = None
+            entry = _notice(f"the log could not be written for {seconds:.1f} s: {self._failure}")
+            return self._write("".join(self._render([entry])).encode(), 1)
+        return True
+
+    def _failed(self, error: Exception) -> None:
+        self._failure = f"{error}" if isinstance(error, OSError) else f"{error!r}"
+        if self._failing_since is None:
+            self._failing_since = time.monotonic()
+            _tell(f"cannot write to {self._sink}: {self._failure}; it is tried again")
+
+    def reopen(self) -> None:
+        """Have the sink open its target anew before it writes again. For signal handlers."""
+        self._sink.reopen()
+
+    def stats(self) -> LogStats:
+        """Return what it has done so far."""
+        return LogStats(
+            self._written, self._dropped, len(self._queue), self._failing_since is not None
+        )
+
+    def close(self) -> None:
+        """Write what is left, end the thread, and close the sink."""
+        self._stopping = True
+        with suppress(RuntimeError):
+            self._wake.release()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(PATIENCE)
+        self.drain()
+        lost = len(self._queue) + self._lines_unwritten
+        if lost:
+            self._count_dropped(lost)
+            _tell(f"{lost} records are lost: {self._sink}: {self._failure or 'busy'}")
+        with suppress(OSError):
+            self._sink.close()
+
+    # What `_fork` calls.
+
+    def before_fork(self) -> bool:
+        """Wait until nothing is half written."""
+        return self._acquire(PATIENCE)
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew: what was on the ring is the parent's to write."""
+        self._begin()
+
+
+def _notice(message: str) -> Entry:
+    return (time.time(), logging.WARNING, None, "flowcoro.log", message, None, None, None)
+
+
+def _tell(message: str) -> None:
+    """Say on standard error what the log itself cannot."""
+    stream: Any = sys.__stderr__
+    with suppress(Exception):
+        stream.write(f"flowcoro.log: {message}\n")
+        stream.flush()
