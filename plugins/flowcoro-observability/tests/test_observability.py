@@ -220,3 +220,37 @@ async def test_it_loads_without_http() -> None:
     async with App(plugins=make_host(flowcoro_observability.plugin)) as app:
         report = await app.health()
     assert report.checks["observability"].status == "pass"
+
+
+async def test_log_records_have_the_ids_of_their_span() -> None:
+    import json
+    import logging
+
+    from opentelemetry.sdk.trace import TracerProvider
+
+    from flowcoro.log import AsyncHandler, JsonFormatter, Logger, Trace, set_trace_provider
+
+    batches: list[bytes] = []
+    handler = AsyncHandler(batches.append, formatter=JsonFormatter())
+    logger = Logger("tests.observability", logging.INFO)
+    logger.propagate = False
+    logger.addHandler(handler)
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("tests")
+    before = set_trace_provider(lambda: Trace("mine"))
+    try:
+        async with App(plugins=make_host(*PLUGINS)):
+            async with App(plugins=make_host(*PLUGINS)):
+                pass
+            with tracer.start_as_current_span("one") as span:
+                logger.info("within")
+            logger.info("between")
+        with tracer.start_as_current_span("two"):
+            logger.info("after")
+    finally:
+        set_trace_provider(before)
+    handler.close()
+    within, between, after = map(json.loads, b"".join(batches).splitlines())
+    context = span.get_span_context()
+    assert within["trace_id"] == f"{context.trace_id:032x}"
+    assert within["span_id"] == f"{context.span_id:016x}"
+    assert between["trace_id"] == after["trace_id"] == "mine"

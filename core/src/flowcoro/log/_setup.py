@@ -185,13 +185,13 @@ def _take_signals(installed: _Installed, *, reopens: bool) -> None:
     def end(number: int, _frame: FrameType | None) -> None:
         def die() -> None:
             writer.after_drain = None
+            writer.drain()
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
         if writer.draining_here():
             writer.after_drain = die  # it came while this thread writes: not in between
             return
-        writer.drain()
         die()
 
     wanted = {"SIGHUP": reopen if reopens else end, **dict.fromkeys(_FATAL, end)}

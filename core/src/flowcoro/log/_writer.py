@@ -53,7 +53,7 @@ class LogStats:
     """What a handler has done so far.
 
     Attributes:
-        written: records that were handed to the sink.
+        written: lines that were handed to the sink, notices of the log's own among them.
         dropped: records that were dropped, since the ring was full or the sink refused them.
         queued: records on the ring now.
         failing: whether the sink failed the last time.
@@ -116,7 +116,7 @@ class Writer:
         self._drainer: int | None = None
         self._wanted = False  # the lock, by another than the thread
         self._unwritten = b""
-        self._lines_unwritten = 0
+        self._records_unwritten = 0
         self._failing_since: float | None = None
         self._failure = ""
         self._told = self._dropped
@@ -221,7 +221,10 @@ class Writer:
                 self._drainer = None
         finally:
             self._lock.release()
-            if self.after_drain is not None:
+            if (
+                self.after_drain is not None
+                and threading.current_thread() is threading.main_thread()
+            ):
                 self.after_drain()
 
     def _acquire(self, timeout: float) -> bool:
@@ -246,51 +249,63 @@ class Writer:
             return False
         remaining = len(self._queue)
         wrote = False
-        misses = 0
-        while remaining > 0 or self._told != self._dropped:
-            batch = self._queue.get_many(min(remaining, _BATCH)) if remaining > 0 else []
-            if not batch and remaining > 0:
-                # Another thread is just putting the first in; those behind it wait for it.
-                misses += 1
-                if misses == 1000 or not self._queue:
-                    remaining = 0
-                else:
-                    time.sleep(0)
-                continue
-            remaining -= len(batch)
-            lines = self._render([*self._notices(), *batch])
-            data = "".join(lines).encode("utf-8", "backslashreplace")
-            if not self._write(data, len(lines)):
+        while remaining > 0:
+            batch = self._take(remaining)
+            if not batch:
                 break
+            remaining -= len(batch)
+            if not self._write_batch(batch):
+                return False
             wrote = True
             if self._wanted and self._thread is threading.current_thread():
                 break
+        if self._told != self._dropped:
+            wrote = self._write_batch([]) or wrote
         return wrote
 
-    def _notices(self) -> list[Entry]:
-        lost = self._dropped - self._told
-        if not lost:
-            return []
-        self._told += lost
-        return [_notice(f"{lost} record{'s' if lost > 1 else ''} dropped")]
+    def _take(self, most: int) -> list[Queued]:
+        """Take a batch of what is there; empty only if nothing is."""
+        for _ in range(1000):
+            batch = self._queue.get_many(min(most, _BATCH))
+            if batch or not self._queue:
+                return batch
+            # Another thread is just putting the first in; those behind it wait for it.
+            time.sleep(0)
+        return []
 
-    def _write(self, data: bytes, lines: int) -> bool:
+    def _write_batch(self, batch: list[Queued]) -> bool:
+        lost = self._dropped - self._told
+        if lost:
+            notice = _notice(f"{lost} record{'s' if lost > 1 else ''} dropped")
+            batch = [notice, *batch]
+        lines = "".join(self._render(batch))
+        self._told += lost
+        return self._write(lines.encode("utf-8", "backslashreplace"), len(batch), lost)
+
+    def _write(self, data: bytes, records: int, told: int = 0) -> bool:
+        """Write lines, after those that could not be written before.
+
+        Args:
+            data: The lines.
+            records: How many they are.
+            told: How many dropped ones they tell about.
+        """
         data = self._unwritten + data if self._unwritten else data
-        lines += self._lines_unwritten
-        self._unwritten, self._lines_unwritten = b"", 0
+        records += self._records_unwritten
+        self._unwritten, self._records_unwritten = b"", 0
         try:
             while data:
-                taken = self._sink.write(data)
-                data = data[taken:]
+                data = data[self._sink.write(data) :]
         except OSError as error:
-            self._unwritten, self._lines_unwritten = data, lines
+            self._unwritten, self._records_unwritten = data, records
             self._failed(error)
             return False
         except Exception as error:  # noqa: BLE001 - a sink may be anything
-            self._count_dropped(lines)
+            self._told -= told
+            self._count_dropped(records - (1 if told else 0))
             self._failed(error)
             return False
-        self._written += lines
+        self._written += records
         if self._failing_since is not None:
             seconds = time.monotonic() - self._failing_since
             self._failing_since = None
@@ -323,7 +338,7 @@ class Writer:
         if thread is not None and thread is not threading.current_thread():
             thread.join(PATIENCE)
         self.drain()
-        lost = len(self._queue) + self._lines_unwritten
+        lost = len(self._queue) + self._records_unwritten
         if lost:
             self._count_dropped(lost)
             _tell(f"{lost} records are lost: {self._sink}: {self._failure or 'busy'}")

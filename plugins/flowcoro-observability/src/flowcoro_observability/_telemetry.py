@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
+from typing import Self
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import Meter
@@ -22,6 +23,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from flowcoro import Component, Context, FlowcoroError, Health
 from flowcoro_observability._config import ObservabilityConfig
+from flowcoro_observability._traces import release_traces, use_traces
 
 __all__ = ["Telemetry"]
 
@@ -81,6 +83,11 @@ class Telemetry(Component):
             _ACTIVE, unit="{request}", description="HTTP server requests in progress"
         )
 
+    async def __aenter__(self) -> Self:
+        """Let log records have the ids of the span that they are logged in."""
+        use_traces()
+        return self
+
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,
@@ -88,6 +95,7 @@ class Telemetry(Component):
         traceback: TracebackType | None,
     ) -> None:
         """Release the instruments."""
+        release_traces()
         provider, self._provider = self._provider, None
         if provider is not None:
             provider.shutdown()
