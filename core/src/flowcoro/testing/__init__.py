@@ -9,6 +9,9 @@ The fault tools ask what happens when things go wrong, of any asyncio code and o
 loop: `cancel_at_each_await` cancels a coroutine wherever it can be cancelled, and `FaultProxy`
 stands between a client and its server and delays, cuts, corrupts or withholds their bytes.
 
+`SimulatedLoop` runs a program in virtual time, in an order and with a network and a disk that come
+from a seed; `simulate` does so for many seeds, and one that fails replays.
+
 Features ship the suites of their own extension points in their own `testing` module.
 """
 
@@ -23,6 +26,23 @@ from flowcoro.testing._faults import Cut, Faults
 from flowcoro.testing._host import make_context, make_host
 from flowcoro.testing._links import ProxyStats
 from flowcoro.testing._proxy import AcceptMode, FaultProxy
+from flowcoro.testing._sim import (
+    Conditions,
+    Disk,
+    DiskFile,
+    DiskStat,
+    Link,
+    Network,
+    SimulatedDisk,
+    SimulatedFile,
+    SimulatedLoop,
+    SimulatedRun,
+    SimulationFailure,
+    SimulationReport,
+    SimulationStuck,
+    Trace,
+    simulate,
+)
 
 __all__ = [
     "AcceptMode",
@@ -30,11 +50,26 @@ __all__ = [
     "CancelManner",
     "CancelPoint",
     "CancelReport",
+    "Conditions",
     "Cut",
+    "Disk",
+    "DiskFile",
+    "DiskStat",
     "FaultProxy",
     "Faults",
+    "Link",
+    "Network",
     "ProxyStats",
+    "SimulatedDisk",
+    "SimulatedFile",
+    "SimulatedLoop",
+    "SimulatedRun",
+    "SimulationFailure",
+    "SimulationReport",
+    "SimulationStuck",
+    "Trace",
     "cancel_at_each_await",
     "make_context",
     "make_host",
+    "simulate",
 ]
