@@ -6,11 +6,11 @@ import asyncio
 import operator
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, zip_longest
 from typing import Any
 
-__all__ = ["check_endpoint", "check_path", "dial"]
+__all__ = ["check_endpoint", "check_path", "dial", "make_socket"]
 
 _Info = tuple[Any, ...]
 
@@ -77,6 +77,14 @@ def _close_made(attempt: asyncio.Task[socket.socket]) -> None:
         attempt.result().close()
 
 
+def make_socket(family: int, kind: int, protocol: int) -> socket.socket:
+    """Make a socket; a loop that has sockets of its own, as a simulated one has, makes it."""
+    make: Callable[[int, int, int], socket.socket] = getattr(
+        asyncio.get_running_loop(), "make_socket", socket.socket
+    )
+    return make(family, kind, protocol)
+
+
 class _Race:
     """Attempts that run beside each other; the first that succeeds wins."""
 
@@ -126,7 +134,7 @@ class _Race:
 
     async def _attempt(self, info: _Info) -> socket.socket:
         family, kind, protocol, _, address = info
-        sock = socket.socket(family, kind, protocol)
+        sock = make_socket(family, kind, protocol)
         try:
             sock.setblocking(False)
             if self._local_address is not None:

@@ -19,7 +19,7 @@ import anyio.abc
 
 from flowcoro.net._accept import RESOURCES, accept
 from flowcoro.net._connection import Address, Connection, address_facts, check_context
-from flowcoro.net._dial import check_endpoint, check_path
+from flowcoro.net._dial import check_endpoint, check_path, make_socket
 
 __all__ = ["TcpServer", "UnixServer"]
 
@@ -380,7 +380,7 @@ def _listen(
     family: int, kind: int, protocol: int, address: Any, backlog: int, reuse_port: bool
 ) -> socket.socket:
     try:
-        sock = socket.socket(family, kind, protocol)
+        sock = make_socket(family, kind, protocol)
     except OSError as error:
         if error.errno not in (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT):
             raise

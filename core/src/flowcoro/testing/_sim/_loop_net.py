@@ -17,6 +17,7 @@ from flowcoro.testing._sim._datagram import DatagramTransport
 from flowcoro.testing._sim._errors import refuse
 from flowcoro.testing._sim._names import ANYWHERE, LOOPBACK, os_error
 from flowcoro.testing._sim._server import SimulatedServer
+from flowcoro.testing._sim._sockets import SocketCalls
 
 if TYPE_CHECKING:
     from flowcoro.testing._sim._network import Network
@@ -34,7 +35,7 @@ def _no_tls(tls: object) -> None:
         refuse("TLS", "no seed chooses what OpenSSL draws; use the stream without it")
 
 
-class NetworkCalls:
+class NetworkCalls(SocketCalls):
     """What `SimulatedLoop` has instead of sockets."""
 
     if TYPE_CHECKING:
@@ -47,13 +48,14 @@ class NetworkCalls:
         port: int | str | None = None,
         *,
         ssl: ssl_module.SSLContext | bool | None = None,
-        sock: object = None,
+        sock: Any = None,
         local_addr: tuple[str, int] | None = None,
         **_: Any,
     ) -> Any:
         """Connect from the host that runs to another; see `asyncio.loop.create_connection`."""
         _no_tls(ssl)
-        _no_socket(sock)
+        if sock is not None:
+            return await self.connect_accepted_socket(protocol_factory, sock)
         if host is None and port is None:
             raise ValueError("host and port was not specified and no sock specified")
         network = self.network
@@ -193,10 +195,6 @@ class NetworkCalls:
         """Refuse."""
         _no_tls(True)
 
-    async def connect_accepted_socket(self, *_: Any, **__: Any) -> Any:
-        """Refuse."""
-        _no_socket(self)
-
     def _sockets_refused(self, *_: Any, **__: Any) -> Any:
         refuse(
             "sockets and file descriptors",
@@ -206,9 +204,9 @@ class NetworkCalls:
     async def _sockets_refused_later(self, *_: Any, **__: Any) -> Any:
         self._sockets_refused()
 
-    add_reader = remove_reader = add_writer = remove_writer = _sockets_refused
+    add_writer = remove_writer = _sockets_refused
     sock_recv = sock_recv_into = sock_recvfrom = sock_recvfrom_into = _sockets_refused_later
-    sock_sendall = sock_sendto = sock_connect = sock_accept = _sockets_refused_later
+    sock_sendall = sock_sendto = _sockets_refused_later
     sock_sendfile = _sockets_refused_later
 
     async def _processes_refused(self, *_: Any, **__: Any) -> Any:

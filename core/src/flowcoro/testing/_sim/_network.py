@@ -12,15 +12,15 @@ import errno
 import os
 import random
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from flowcoro.testing._sim._conditions import Conditions, Link
 from flowcoro.testing._sim._names import ANYWHERE, LOOPBACK, os_error
-from flowcoro.testing._sim._server import Listener
-from flowcoro.testing._sim._stream import StreamTransport, connect_pair
+from flowcoro.testing._sim._server import Acceptor
+from flowcoro.testing._sim._stream import ACCEPT, StreamTransport
 
 if TYPE_CHECKING:
     from flowcoro.testing._sim._datagram import DatagramTransport
@@ -61,7 +61,7 @@ class Network:
         self._links: dict[tuple[str, str], Link] = {}
         self._own: set[tuple[str, str]] = set()
         self._ports: dict[str, int] = {}
-        self._listeners: dict[tuple[str, Any], Listener] = {}
+        self._listeners: dict[tuple[str, Any], Acceptor] = {}
         self._endpoints: dict[tuple[str, int], DatagramTransport] = {}
         self._streams: dict[StreamTransport, None] = {}
         self.give_up = 900.0
@@ -293,14 +293,14 @@ class Network:
             )
         return address
 
-    def _listen(self, listener: Listener) -> None:
+    def _listen(self, listener: Acceptor) -> None:
         key = (listener.host, listener.key)
         if key in self._listeners:
             raise os_error(errno.EADDRINUSE, f"{listener.address}")
         self._listeners[key] = listener
         self._loop.trace.add("listen", listener.host, repr(listener.address))
 
-    def _unlisten(self, listener: Listener) -> None:
+    def _unlisten(self, listener: Acceptor) -> None:
         key = (listener.host, listener.key)
         if self._listeners.get(key) is listener:
             del self._listeners[key]
@@ -311,7 +311,7 @@ class Network:
         factory: Any,
         address: tuple[str, int] | str,
         local: tuple[str, int] | None = None,
-    ) -> tuple[StreamTransport, asyncio.BaseProtocol]:
+    ) -> tuple[StreamTransport, Any]:
         """Connect from the current host: one way to the listener, and back."""
         source = self.current_host
         unix = isinstance(address, str)
@@ -336,7 +336,7 @@ class Network:
             wanted = local or ("", 0)
             own_host = LOOPBACK if address[0] == LOOPBACK else self._addresses[source]
             own = (own_host, wanted[1] or self._free_port(source))
-        return await connect_pair(self._loop, factory, listener, there, back, own, address)
+        return await _connect_pair(self._loop, factory, listener, there, back, own, address)
 
     async def _handshake(self, there: Link, back: Link, what: str) -> None:
         for wait in _SYN_TIMES:
@@ -345,3 +345,37 @@ class Network:
                 return
             await asyncio.sleep(wait)
         raise os_error(errno.ETIMEDOUT, what)
+
+
+async def _connect_pair(
+    loop: SimulatedLoop,
+    factory: Callable[[], Any] | None,
+    listener: Acceptor,
+    there: Link,
+    back: Link,
+    own: Any,
+    address: Any,
+) -> tuple[StreamTransport, Any]:
+    """Make both ends; the listener learns of its own when the last of the handshake has come."""
+    protocol: Any = factory() if factory is not None else None
+    client = StreamTransport(
+        loop, there, back, contextvars.copy_context(), {"peername": address, "sockname": own}
+    )
+    server = StreamTransport(
+        loop, back, there, listener.context.copy(), {"peername": own, "sockname": address}
+    )
+    client._peer, server._peer = server, client
+    server._listener = listener
+    client._send(ACCEPT)
+    if factory is None:  # it gets one later
+        loop.network._streams[client] = None
+        return client, None
+    client.set_protocol(protocol)
+    waiter: asyncio.Future[None] = loop.create_future()
+    loop.call_soon(client._begin, waiter, context=client._context)
+    try:
+        await waiter
+    except BaseException:
+        client.close()
+        raise
+    return client, protocol

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import socket
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from flowcoro.testing._sim._loop import SimulatedLoop
     from flowcoro.testing._sim._stream import StreamTransport
 
-__all__ = ["Listener", "ListeningSocket", "SimulatedServer"]
+__all__ = ["Acceptor", "Listener", "ListeningSocket", "SimulatedServer"]
 
 
 class ListeningSocket:
@@ -44,24 +45,18 @@ class ListeningSocket:
         return f"<simulated socket at {self._address}>"
 
 
-class Listener:
-    """One place where a server listens.
+class Acceptor(ABC):
+    """One place where somebody listens.
 
     Attributes:
         host: on which host.
         address: host and port, or a path.
-        server: whose it is.
-        factory: makes a protocol for each connection.
-        context: in which protocols are made and called.
+        context: in which what is accepted is called.
     """
 
-    def __init__(
-        self, host: str, address: Any, server: SimulatedServer, factory: Callable[[], Any]
-    ) -> None:
+    def __init__(self, host: str, address: Any) -> None:
         self.host = host
         self.address = address
-        self.server = server
-        self.factory = factory
         self.context = contextvars.copy_context()
 
     @property
@@ -72,6 +67,40 @@ class Listener:
     def takes(self, address: str) -> bool:
         """Whether it listens at an address of its host."""
         return self.address[0] in (ANYWHERE, address)
+
+    @abstractmethod
+    def take(self, transport: StreamTransport) -> None:
+        """Have a connection that has come."""
+
+    @abstractmethod
+    def gone(self, transport: StreamTransport) -> None:
+        """Learn that it is closed."""
+
+
+class Listener(Acceptor):
+    """One place where a server listens.
+
+    Attributes:
+        server: whose it is.
+        factory: makes a protocol for each connection.
+    """
+
+    def __init__(
+        self, host: str, address: Any, server: SimulatedServer, factory: Callable[[], Any]
+    ) -> None:
+        super().__init__(host, address)
+        self.server = server
+        self.factory = factory
+
+    def take(self, transport: StreamTransport) -> None:
+        """Make a protocol for it."""
+        transport.set_protocol(transport._context.run(self.factory))
+        self.server._attach(transport)
+        transport._context.run(transport._begin, None)
+
+    def gone(self, transport: StreamTransport) -> None:
+        """Wait for it no more."""
+        self.server._detach(transport)
 
 
 class SimulatedServer(asyncio.AbstractServer):

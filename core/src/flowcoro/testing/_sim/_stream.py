@@ -16,7 +16,6 @@ import errno
 import heapq
 from asyncio import constants, protocols, transports
 from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from flowcoro.testing._sim._conditions import Link
@@ -25,9 +24,9 @@ from flowcoro.testing._sim._trace import SHOWN_BYTES, brief
 
 if TYPE_CHECKING:
     from flowcoro.testing._sim._loop import SimulatedLoop
-    from flowcoro.testing._sim._server import Listener
+    from flowcoro.testing._sim._server import Acceptor
 
-__all__ = ["StreamTransport", "connect_pair"]
+__all__ = ["ACCEPT", "StreamTransport"]
 
 
 class _Sign:
@@ -37,7 +36,7 @@ class _Sign:
         self.name = name
 
 
-_ACCEPT, _END, _RESET = _Sign("accept"), _Sign("end"), _Sign("reset")
+ACCEPT, _END, _RESET = _Sign("accept"), _Sign("end"), _Sign("reset")
 
 
 def _reset_error() -> OSError:
@@ -77,7 +76,7 @@ class StreamTransport(transports._FlowControlMixin, asyncio.Transport):
         self._context = context
         self._protocol: Any = None
         self._buffered = False
-        self._listener: Listener | None = None
+        self._listener: Acceptor | None = None
         self._sim_lane = loop._next_lane()
         loop.trace.names[self._sim_lane] = f"stream {self.host}-{self.peer_host}"
         self._draw = loop.network._dice.random
@@ -88,7 +87,10 @@ class StreamTransport(transports._FlowControlMixin, asyncio.Transport):
         self._scheduled = False
         self._holding: asyncio.TimerHandle | None = None
         self._buffer = bytearray()
-        self._paused = self._closing = self._lost = self._eof = self._ended = False
+        self._closing = self._lost = self._eof = self._ended = False
+        self._paused = True  # until it has a protocol
+        self._resets = False
+        self._error: BaseException | None = None
         self._writes_lost = 0
 
     # What asyncio's transports have.
@@ -275,13 +277,14 @@ class StreamTransport(transports._FlowControlMixin, asyncio.Transport):
             self._hold()
             return
         now = self._loop._now
-        if (self._paused or self._closing) and not self._lost:
+        what = arrivals[0][1]
+        if (self._paused or self._closing) and not self._lost and what is not ACCEPT:
             self._leave_unread(now)
             return
         if arrivals[0][0] > now:
             self._wake_at(arrivals[0][0])
             return
-        what = arrivals.popleft()[1]
+        arrivals.popleft()
         if type(what) is bytes:
             if arrivals:
                 if arrivals[0][0] <= now and type(arrivals[0][1]) is bytes:
@@ -334,7 +337,7 @@ class StreamTransport(transports._FlowControlMixin, asyncio.Transport):
 
     def _take_sign(self, sign: _Sign) -> None:
         self._loop.trace.add(sign.name, self._sim_lane)
-        if sign is _ACCEPT:
+        if sign is ACCEPT:
             self._accept()
         elif sign is _RESET:
             self._fail(_reset_error())
@@ -370,9 +373,24 @@ class StreamTransport(transports._FlowControlMixin, asyncio.Transport):
     def _begin(self, waiter: asyncio.Future[None] | None) -> None:
         """Call `connection_made`; then tell who waits for that."""
         self._loop.network._streams[self] = None
+        self.resume_reading()
         self._protocol.connection_made(self)
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+    async def _attach(self, protocol: Any) -> None:
+        """Have a protocol only now: what has come meanwhile is for it."""
+        self._context = contextvars.copy_context()
+        self.set_protocol(protocol)
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._loop.call_soon(self._begin, waiter, context=self._context)
+        if self._lost:
+            self._loop.call_soon(self._call_connection_lost, self._error, context=self._context)
+        try:
+            await waiter
+        except BaseException:
+            self.close()
+            raise
 
     def _accept(self) -> None:
         listener = self._listener
@@ -383,9 +401,7 @@ class StreamTransport(transports._FlowControlMixin, asyncio.Transport):
             self._send(_RESET)
             return
         try:
-            self.set_protocol(self._context.run(listener.factory))
-            listener.server._attach(self)
-            self._context.run(self._begin, None)
+            listener.take(self)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:  # noqa: BLE001 - as asyncio does
@@ -409,11 +425,20 @@ class StreamTransport(transports._FlowControlMixin, asyncio.Transport):
         """Close the socket, as it were, and tell both sides."""
         now = self._loop._now
         unread = any(when <= now and isinstance(what, bytes) for when, what in self._arrivals)
-        if unread:
+        if unread or self._resets:
+            self._peer._lose_unsent(now)
             self._send(_RESET)
         else:
             self._end()
         self._go(error)
+
+    def _lose_unsent(self, now: float) -> None:
+        """Lose what the other side had not sent yet when it reset: the seed says how much."""
+        under_way = [item for item in self._arrivals if item[0] > now and item[1] is not ACCEPT]
+        for _ in range(int(self._draw() * (len(under_way) + 1))):
+            what = self._arrivals.pop()[1]
+            if isinstance(what, bytes):
+                self._unread -= len(what)
 
     def _fail(self, error: BaseException) -> None:
         """Be lost, as by a reset; the other end is not told."""
@@ -427,6 +452,7 @@ class StreamTransport(transports._FlowControlMixin, asyncio.Transport):
 
     def _go(self, error: BaseException | None) -> None:
         self._lost = True
+        self._error = error
         self._paused = False
         if self._arrivals and not self._scheduled:
             self._wake_at(max(self._loop._now, self._arrivals[0][0]))
@@ -439,39 +465,8 @@ class StreamTransport(transports._FlowControlMixin, asyncio.Transport):
         finally:
             self._loop.network._streams.pop(self, None)
             if self._listener is not None:
-                self._listener.server._detach(self)
+                self._listener.gone(self)
 
     def __repr__(self) -> str:
         state = "closed" if self._lost else "closing" if self._closing else "open"
         return f"<simulated stream {self.host}-{self.peer_host} {state}>"
-
-
-async def connect_pair(
-    loop: SimulatedLoop,
-    factory: Callable[[], Any],
-    listener: Listener,
-    there: Link,
-    back: Link,
-    own: Any,
-    address: Any,
-) -> tuple[StreamTransport, asyncio.BaseProtocol]:
-    """Make both ends; the listener learns of its own when the last of the handshake has come."""
-    protocol = factory()
-    client = StreamTransport(
-        loop, there, back, contextvars.copy_context(), {"peername": address, "sockname": own}
-    )
-    server = StreamTransport(
-        loop, back, there, listener.context.copy(), {"peername": own, "sockname": address}
-    )
-    client._peer, server._peer = server, client
-    client.set_protocol(protocol)
-    server._listener = listener
-    client._send(_ACCEPT)
-    waiter: asyncio.Future[None] = loop.create_future()
-    loop.call_soon(client._begin, waiter, context=client._context)
-    try:
-        await waiter
-    except BaseException:
-        client.close()
-        raise
-    return client, protocol
