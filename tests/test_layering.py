@@ -37,7 +37,7 @@ CORE_LAYERS = [
     {"_headers", "_waiting"},
     {"lockfree", "memory", "reactor", "scheduler"},
     {"config"},
-    {"log"},
+    {"io", "log"},
     {"plugins"},
     {"_loop"},
     {"loops"},

@@ -11,6 +11,7 @@
 
 #include "bindings.hpp"
 #include "byte_stream.hpp"
+#include "file_operations.hpp"
 #include "loop_core.hpp"
 #include "loop_watch.hpp"
 #include "sock_calls.hpp"
@@ -426,6 +427,7 @@ void bind_loop(nb::module_& module) {
         nb::raise_python_error();
     }
     loop::add_byte_stream_types(module.ptr());
+    loop::add_file_operations(module, type);
     if (!loop::add_sock_calls(module.ptr(), type.ptr())) {
         nb::raise_python_error();
     }

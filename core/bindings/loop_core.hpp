@@ -75,6 +75,7 @@ class ReadyQueue {
 };
 
 class LoopCore;
+class FileOperations;
 class SockCalls;
 
 // A reader's or a writer's poll: one descriptor, one direction.
@@ -210,7 +211,9 @@ class LoopCore {
     // Shared by all that receives on this loop's thread.
     ReceivedBytes received;
 
-    SockCalls* sock_calls = nullptr;  // its own, as a member of this
+    // Its own, as members of this.
+    FileOperations* file_operations = nullptr;
+    SockCalls* sock_calls = nullptr;
 
   private:
     static constexpr double no_time = std::numeric_limits<double>::infinity();

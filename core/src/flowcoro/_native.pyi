@@ -1,6 +1,7 @@
 # Written by core/bindings/check_stubs.py --update: change the bindings instead.
 """The native core. Private: import from `flowcoro.lockfree`, `.memory` and `.scheduler`."""
 
+from asyncio import Future
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextvars import Context
 from socket import socket
@@ -731,6 +732,26 @@ class LoopCore:
     def _running_callback(self) -> Callable[..., object] | None: ...
     @property
     def __flowcoro_reactor__(self) -> object: ...
+    def _file_read(
+        self, future: Future[bytes], fd: int, size: int, offset: int, /
+    ) -> FileOperation: ...
+    def _file_write(
+        self, future: Future[int], fd: int, data: ReadableBuffer, offset: int, /
+    ) -> FileOperation: ...
+    def _file_sync(self, future: Future[None], fd: int, data_only: bool, /) -> FileOperation: ...
+    def _file_open(
+        self, future: Future[int], path: bytes, flags: int, mode: int, /
+    ) -> FileOperation: ...
+    def _file_stat(
+        self, future: Future[tuple[int, ...]], path: bytes, follow_links: bool, /
+    ) -> FileOperation: ...
+    def _file_rename(
+        self, future: Future[None], source: bytes, target: bytes, /
+    ) -> FileOperation: ...
+    def _file_remove(
+        self, future: Future[None], path: bytes, directory: bool, /
+    ) -> FileOperation: ...
+    def _file_close(self, future: Future[None], fd: int, /) -> FileOperation: ...
     def get_debug(self) -> bool: ...
     def sock_recv(self, sock: socket, n: int) -> SockCall[bytes]: ...
     def sock_recv_into(self, sock: socket, buf: WriteableBuffer) -> SockCall[int]: ...
@@ -795,6 +816,32 @@ class ByteStream:
     def _count_sent(self, size: int, /) -> None: ...
     def _wait_closed(self) -> StreamCall[None]: ...
     def _set_limit(self, limit: int, /) -> None: ...
+
+class FileOperation:
+    """An operation on a file, which finishes the future that it was given."""
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether the kernel may still be at it."""
+
+    def cancel(self) -> None:
+        """Ask for an early end, which is told as any other."""
+
+    def notify(self, future: Future[Any]) -> None:
+        """Have another future finished by its end."""
+
+def read_now(fd: int, size: int, offset: int) -> bytes | None:
+    """Read what needs no wait for a disk.
+
+    Args:
+        fd: A file.
+        size: At most so many bytes.
+        offset: Where they begin.
+
+    Returns:
+        What of it is in the page cache, at the file's end nothing; None when it is not, or nobody
+        can tell.
+    """
 
 @final
 class SockCall(Coroutine[Any, Any, _R_co]):
