@@ -47,8 +47,7 @@ inline void StreamTransport::go_on_later(reactor::Clock::duration delay) noexcep
 }
 
 inline void StreamTransport::receive() noexcept {
-    if (!is_reading() || ended_ || receiving().in_flight() ||
-        (aside_ != nullptr && aside_->end)) {
+    if (!is_reading() || ended_ || receiving().in_flight() || (aside_ != nullptr && aside_->end)) {
         return;
     }
     if (is_direct()) {
