@@ -344,6 +344,42 @@ def test_sighup_opens_the_file_anew(tmp_path) -> None:
     assert path.read_text().count("\n") == 2
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no advisory locks")
+def test_who_rotates_looks_again_once_it_has_the_lock(tmp_path, monkeypatch) -> None:
+    import fcntl
+
+    path = tmp_path / "app.log"
+    sink = FileSink(path, rotate_size=4)
+    write(sink, b"one\n")
+
+    def another_was_faster(fd: int, operation: int) -> None:
+        assert os.fstat(fd).st_ino == path.stat().st_ino
+        assert operation == fcntl.LOCK_EX
+        path.rename(tmp_path / "app.log.by-another")
+        path.touch()
+
+    monkeypatch.setattr(fcntl, "flock", another_was_faster)
+    write(sink, b"two\n")
+    sink.close()
+    assert (tmp_path / "app.log.by-another").read_bytes() == b"one\n"
+    assert path.read_bytes() == b"two\n"
+    assert len(files(tmp_path)) == 2
+
+
+def test_a_compression_that_fails_leaves_the_file(tmp_path, clock, monkeypatch) -> None:
+    sink = FileSink(tmp_path / "app.log", rotate_size=4, compress="gzip", now=clock)
+    write(sink, b"one\ntwo\n")
+
+    def full(_fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    while sink.work():
+        pass
+    sink.close()
+    assert [path.read_bytes() for path in files(tmp_path)] == [b"one\n", b"two\n"]
+
+
 MANY = """
 import sys, logging
 from flowcoro.log import AsyncHandler, FileSink, Logger

@@ -82,6 +82,17 @@ def test_extra_fields_are_captured_at_once(handler, sink, kind) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("key", ["message", "name", "args", "asctime"])
+def test_extra_fields_may_not_be_the_records_own(handler, sink, kind, key) -> None:
+    logger = logger_for(handler, kind=kind)
+    with pytest.raises(KeyError, match=key):
+        logger.info("x", extra={key: "y"})
+    logger.info("x", extra=None)
+    logger.info("x", extra={})
+    assert text(handler, sink) == ["INFO    tests.log: x"] * 2
+
+
+@BOTH
 @FORMATTERS
 def test_nothing_wrong_with_a_record_raises(sink, kind, formatter) -> None:
     handler = AsyncHandler(sink, formatter=formatter, flush_interval=FAR)
@@ -243,6 +254,19 @@ def test_the_oldest_are_dropped_and_counted() -> None:
         "first", "6 records dropped", "6", "7", "8", "9",
     ]  # fmt: skip
     assert handler.stats().written == 6
+
+
+def test_formatters_of_the_standard_library_show_the_notice_too() -> None:
+    sink = Lines()
+    formatter = logging.Formatter("%(levelname)s %(message)s %(user)s", defaults={"user": "-"})
+    handler = AsyncHandler(sink, formatter=formatter, capacity=1, flush_interval=FAR)
+    logger = logger_for(handler)
+    lock = handler.writer._lock
+    with lock:  # the thread takes nothing meanwhile
+        for number in range(3):
+            logger.info("%d", number, extra={"user": "alice"})
+    handler.close()
+    assert sink.lines == ["WARNING 2 records dropped -", "INFO 2 alice"]
 
 
 def test_blocked_until_there_is_room() -> None:

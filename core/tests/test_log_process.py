@@ -241,6 +241,38 @@ def test_forks_while_the_thread_writes(tmp_path) -> None:
     assert busy == [*map(str, range(count)), "end"]
 
 
+def test_a_fork_waits_until_nothing_is_half_written(tmp_path) -> None:
+    """Otherwise the child would find the sink's lock held by a thread that it has not."""
+    program = """
+import logging, os, signal, sys, threading
+from flowcoro.log import setup, handler
+lock, entered, forking = threading.Lock(), threading.Event(), threading.Event()
+
+def sink(data):
+    with lock:
+        entered.set()
+        forking.wait()
+        for _ in range(1000): pass
+        with open("app.log", "ab") as file: file.write(data)
+
+signal.alarm(20)
+setup(sink, flush_interval=3600, signals=False)
+log = logging.getLogger("app")
+log.info("parent")
+entered.wait()
+sys.setswitchinterval(1)  # so that the fork comes before the thread goes on
+forking.set()
+if os.fork() == 0:
+    log.info("child")
+    handler().flush()
+    os._exit(0)
+assert os.wait()[1] == 0
+"""
+    ran = run(program, tmp_path, covered=False)
+    assert ran.returncode == 0, ran.stderr
+    assert messages(tmp_path) == ["parent", "child"]
+
+
 def test_a_child_has_a_thread_of_its_own(tmp_path) -> None:
     program = """
 import logging, os, time

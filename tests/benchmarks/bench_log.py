@@ -25,7 +25,7 @@ from typing import Any
 from _harness import Bench, main
 from flowcoro.log import AsyncHandler, FileSink, JsonFormatter, Logger, TextFormatter
 
-RECORDS = 50_000
+RECORDS = 30_000
 PIECE = 10_000
 THREADS = 8
 FORMAT = "%(asctime)s %(levelname)-8s %(name)s: %(message)s"

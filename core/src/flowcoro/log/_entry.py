@@ -19,6 +19,7 @@ from flowcoro.log._trace import Trace, current_trace
 
 __all__ = [
     "SIMPLE",
+    "STANDARD",
     "WANTS_NOTHING",
     "Details",
     "Encoded",
@@ -34,7 +35,7 @@ __all__ = [
 
 SIMPLE = frozenset({str, int, float, bool, NoneType, bytes, complex})
 
-_STANDARD = frozenset(
+STANDARD = frozenset(
     {*logging.LogRecord("", 0, "", 0, "", (), None).__dict__, "message", "asctime", "taskName"}
 )
 _USUAL_SIZE = len(logging.LogRecord("", 0, "", 0, "", (), None).__dict__)
@@ -178,7 +179,7 @@ def entry_of(record: logging.LogRecord, wants: Wants) -> Entry:
     attributes = record.__dict__
     fields = None
     if len(attributes) > _USUAL_SIZE:
-        others = attributes.keys() - _STANDARD
+        others = attributes.keys() - STANDARD
         if others:
             fields = freeze_fields([each for each in attributes.items() if each[0] in others])
     exception = record.exc_text or format_exception(record.exc_info)

@@ -4,7 +4,7 @@ Making one is most of what a call of the standard library's logger costs, so the
 save it. These loggers look at each call whether anybody would see the record: if the one handler
 on the way to the root is an `AsyncHandler` with one of our formatters, and nothing filters or
 makes records in its own way, they put an entry on its ring. Otherwise, and for `exc_info`,
-`stack_info`, `stacklevel` and `extra`, they do what their base does.
+`stack_info` and `stacklevel`, they do what their base does.
 """
 
 from __future__ import annotations
@@ -19,13 +19,21 @@ from logging import CRITICAL, DEBUG, ERROR, INFO, WARNING
 from types import FrameType
 from typing import Any
 
-from flowcoro.log._entry import SIMPLE, WANTS_NOTHING, Details, Wants, freeze_message
+from flowcoro.log._entry import (
+    SIMPLE,
+    STANDARD,
+    WANTS_NOTHING,
+    Details,
+    Wants,
+    freeze_fields,
+    freeze_message,
+)
 from flowcoro.log._handler import AsyncHandler
 from flowcoro.log._trace import current_trace
 
 __all__ = ["Logger", "adopt"]
 
-# Frames of this file are not who logs: a LoggerAdapter's, or those of logging.info().
+# Frames of that file are not who logs: those of a LoggerAdapter, or of logging.info().
 _LOGGING_FILE = logging.Logger.info.__code__.co_filename
 _all_simple = SIMPLE.issuperset
 _time = time.time
@@ -76,7 +84,7 @@ class Logger(logging.Logger):
     def _submit(
         self, level: int, msg: object, args: tuple[object, ...], kwargs: dict[str, Any]
     ) -> None:
-        handler = None if kwargs else self._direct()
+        handler = None if kwargs and not _only_fields(kwargs) else self._direct()
         if handler is None:
             # Between who logs and logging's own frames are two of this file.
             kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 2
@@ -89,8 +97,9 @@ class Logger(logging.Logger):
             msg, arguments = freeze_message(msg, args)
         wants = handler.wants
         details = None
-        if wants is not WANTS_NOTHING:
-            details = _details(wants, sys._getframe(2))  # noqa: SLF001 - as logging does
+        if wants is not WANTS_NOTHING or kwargs:
+            frame = sys._getframe(2)  # noqa: SLF001 - as logging does
+            details = _details(wants, frame, kwargs.get("extra"))
         handler.put((_time(), level, None, self.name, msg, arguments, current_trace(), details))
 
     def _direct(self) -> AsyncHandler | None:
@@ -113,7 +122,15 @@ class Logger(logging.Logger):
         return None
 
 
-def _details(wants: Wants, frame: FrameType | None) -> Details:
+def _only_fields(kwargs: dict[str, Any]) -> bool:
+    """Whether there is nothing but `extra`, and no name in it that logging refuses."""
+    if len(kwargs) > 1 or "extra" not in kwargs:
+        return False
+    fields = kwargs["extra"]
+    return fields is None or (type(fields) is dict and STANDARD.isdisjoint(fields))
+
+
+def _details(wants: Wants, frame: FrameType | None, fields: dict[str, object] | None) -> Details:
     path, line, function = None, 0, None
     if wants.source:
         while frame is not None and frame.f_code.co_filename == _LOGGING_FILE:
@@ -123,6 +140,7 @@ def _details(wants: Wants, frame: FrameType | None) -> Details:
             path, line, function = code.co_filename, frame.f_lineno, code.co_name
     thread = threading.current_thread().name if wants.thread else None
     return Details(
+        freeze_fields(fields.items()) if fields else None,
         path=path,
         line=line,
         function=function,
