@@ -345,6 +345,42 @@ def test_sighup_opens_the_file_anew(tmp_path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no advisory locks")
+def test_who_writes_looks_again_once_it_has_the_lock(tmp_path, monkeypatch) -> None:
+    import fcntl
+
+    path = tmp_path / "app.log"
+    sink = FileSink(path, rotate_size=100)
+    write(sink, b"one\n")
+
+    def another_was_faster(_fd: int, operation: int) -> None:
+        if operation == fcntl.LOCK_SH and not (tmp_path / "moved").exists():
+            path.rename(tmp_path / "moved")
+
+    monkeypatch.setattr(fcntl, "flock", another_was_faster)
+    write(sink, b"two\n")
+    sink.close()
+    assert (tmp_path / "moved").read_bytes() == b"one\n"
+    assert path.read_bytes() == b"two\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no advisory locks")
+def test_one_process_compresses_a_file(tmp_path, clock) -> None:
+    first = FileSink(tmp_path / "app.log", rotate_size=4, compress="gzip", now=clock)
+    write(first, b"one\ntwo\n")
+    assert first.work()  # claims the file
+    second = FileSink(tmp_path / "app.log", rotate_size=4, compress="gzip", now=clock)
+    while second.work():
+        pass
+    second.close()
+    assert not list(tmp_path.glob("*.gz"))
+    while first.work():
+        pass
+    first.close()
+    assert contents(tmp_path) == b"one\ntwo\n"
+    assert len(list(tmp_path.glob("*.gz"))) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no advisory locks")
 def test_who_rotates_looks_again_once_it_has_the_lock(tmp_path, monkeypatch) -> None:
     import fcntl
 
@@ -353,8 +389,9 @@ def test_who_rotates_looks_again_once_it_has_the_lock(tmp_path, monkeypatch) -> 
     write(sink, b"one\n")
 
     def another_was_faster(fd: int, operation: int) -> None:
+        if operation != fcntl.LOCK_EX:
+            return
         assert os.fstat(fd).st_ino == path.stat().st_ino
-        assert operation == fcntl.LOCK_EX
         path.rename(tmp_path / "app.log.by-another")
         path.touch()
 

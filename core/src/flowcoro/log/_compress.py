@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -50,7 +51,7 @@ class Compression:
         kind: `gzip` or `zstd`.
 
     Raises:
-        OSError: It cannot be read, or nothing be written beside it.
+        OSError: It cannot be read, nothing can be written beside it, or another process is at it.
     """
 
     def __init__(self, path: Path, kind: str) -> None:
@@ -60,10 +61,29 @@ class Compression:
         self._compressor = compressor(kind)
         self._source: BinaryIO = path.open("rb")
         try:
-            self._out: BinaryIO = self._partial.open("wb")
+            self._out: BinaryIO = self._partial.open("ab")
+            try:
+                self._claim()
+            except OSError:
+                self._out.close()
+                raise
         except OSError:
             self._source.close()
             raise
+
+    def _claim(self) -> None:
+        """Take the file for this process; OSError when another has it, or is done with it."""
+        if sys.platform != "win32":
+            import fcntl
+
+            fcntl.flock(self._out.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # It may have been another's, which has finished between our open and our lock.
+            if not os.path.samestat(os.fstat(self._out.fileno()), os.stat(self._partial)):
+                raise FileExistsError(str(self._target))
+            if not self._path.exists():
+                self._partial.unlink()
+                raise FileNotFoundError(str(self._path))
+        self._out.truncate(0)  # what a process left that was killed
 
     def step(self) -> bool:
         """Compress a little more; false when the file is done.
@@ -79,9 +99,11 @@ class Compression:
             self._out.write(self._compressor.flush())
             self._out.flush()
             os.fsync(self._out.fileno())
-            self._close()
+            if sys.platform == "win32":
+                self._close()  # open files cannot be renamed there
             self._partial.replace(self._target)
             self._path.unlink()
+            self._close()  # and with it goes the lock
         except BaseException:
             self.abandon()
             raise
@@ -89,9 +111,11 @@ class Compression:
 
     def abandon(self) -> None:
         """Stop; the file stays as it is."""
-        self._close()
+        if sys.platform == "win32":
+            self._close()
         with suppress(OSError):
             self._partial.unlink()
+        self._close()
 
     def _close(self) -> None:
         self._source.close()

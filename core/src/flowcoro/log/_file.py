@@ -1,8 +1,10 @@
 """A log file: appended to, rotated by size and time, compressed, and found again.
 
 Several processes may append to one file. Each writes whole lines by one call, which the system
-does not mix. Who rotates locks the open file while it looks whether the name still means it, so
-that only one of them moves it away; the others open the new one.
+does not mix. Who rotates locks the file while it looks whether the name still means it, so that
+only one of them moves it away. Who writes shares that lock and looks as well, so that no line
+goes to a file that has been moved, and is perhaps being compressed. Who compresses locks what it
+writes to.
 """
 
 from __future__ import annotations
@@ -72,6 +74,7 @@ class FileSink:
         self._fd = -1
         self._size = 0
         self._reopen = False
+        self._pid = os.getpid()
         self._job: Compression | None = None
         self._job_pid = 0
         self._to_compress: list[Path] = []
@@ -102,9 +105,31 @@ class FileSink:
                     room = self._rotate_size
                     fits = data.rfind(b"\n", 0, room) + 1 if len(data) > room else len(data)
                 data = data[: fits or data.find(b"\n") + 1 or len(data)]
-        written = os.write(self._fd, data)
+        with self._shared():
+            written = os.write(self._fd, data)
         self._size += written
         return written
+
+    @contextmanager
+    def _shared(self) -> Iterator[None]:
+        """Keep others from rotating the file, which is the one that the name means."""
+        if sys.platform == "win32" or (self._rotate_size is None and self._period is None):
+            yield
+            return
+        import fcntl
+
+        while True:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(self._fd, fcntl.LOCK_SH)
+            with suppress(FileNotFoundError):
+                if self._is_current():
+                    break
+            self._open()  # rotated by another process just now
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def reopen(self) -> None:
         """Open the file by its name again, before the next line."""
@@ -149,6 +174,7 @@ class FileSink:
         if stale >= 0:
             os.close(stale)
         self._reopen = False
+        self._pid = os.getpid()
         about = os.fstat(fresh)
         self._size = about.st_size
         if self._period is not None:
@@ -158,7 +184,8 @@ class FileSink:
 
     def _find(self) -> None:
         """Have the file open that the name means now."""
-        if self._fd < 0 or self._reopen:
+        # A forked process shares the descriptor's locks with its parent, so it opens its own.
+        if self._fd < 0 or self._reopen or self._pid != os.getpid():
             self._open()
             return
         try:
