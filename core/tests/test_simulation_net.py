@@ -77,6 +77,31 @@ def test_accepting_by_hand() -> None:
     simulate(main, seeds=50)
 
 
+def test_cancelled_accepts_lose_no_connection() -> None:
+    async def main(loop: SimulatedLoop) -> None:
+        async with TcpServer() as server:
+            await server.bind_and_listen(port=7)
+
+            async def call() -> None:
+                async with await TcpClient.connect("localhost", 7) as client:
+                    assert await client.read_exactly(7) == b"welcome"
+
+            async with asyncio.TaskGroup() as group:
+                for _ in range(3):
+                    group.create_task(call())
+                served = 0
+                while served < 3:
+                    connection = None
+                    with anyio.move_on_after(loop.random.choice([0.0001, 0.0003, 0.001, 1.0])):
+                        connection = await server.accept()
+                    if connection is not None:
+                        served += 1
+                        await connection.write(b"welcome")
+                        await connection.close()
+
+    simulate(main, seeds=200, max_time=100)
+
+
 async def drain(loop: SimulatedLoop, server: TcpServer) -> None:
     """Stop a server that is at work: what it has taken in hand in time is answered whole.
 

@@ -17,6 +17,7 @@ from typing import Any, Self
 import anyio
 import anyio.abc
 
+from flowcoro._loop import Loop
 from flowcoro.net._accept import RESOURCES, accept
 from flowcoro.net._connection import Address, Connection, address_facts, check_context
 from flowcoro.net._dial import check_endpoint, check_path, make_socket
@@ -49,7 +50,7 @@ class _Server(anyio.abc.Listener[Connection]):
         self._handshake_timeout = handshake_timeout
         self._room = asyncio.Semaphore(max_connections) if max_connections is not None else None
         self._sockets: list[socket.socket] = []
-        self._accepts: dict[socket.socket, asyncio.Task[socket.socket]] = {}
+        self._accepts: dict[socket.socket, asyncio.Task[socket.socket | Connection]] = {}
         self._serving: list[asyncio.Task[Any]] = []
         self._handlers: set[asyncio.Task[Any]] = set()
         self._scopes: dict[asyncio.Task[Any], anyio.CancelScope] = {}  # of those in a task group
@@ -83,9 +84,10 @@ class _Server(anyio.abc.Listener[Connection]):
         """
         if self._serving:
             raise anyio.BusyResourceError("serving from")
-        return await self._wrap(await self._accept_one())
+        made = await self._accept_one()
+        return made if isinstance(made, Connection) else await self._wrap(made)
 
-    async def _accept_one(self) -> socket.socket:
+    async def _accept_one(self) -> socket.socket | Connection:
         if self._stopped or not self._sockets:
             raise anyio.ClosedResourceError("the server does not listen")
         loop = asyncio.get_running_loop()
@@ -93,7 +95,7 @@ class _Server(anyio.abc.Listener[Connection]):
             # The waits outlive a caller that is cancelled: none loses a connection.
             for each in self._sockets:
                 if each not in self._accepts:
-                    self._accepts[each] = loop.create_task(accept(each))
+                    self._accepts[each] = loop.create_task(self._take(each))
             await asyncio.wait(self._accepts.values(), return_when=asyncio.FIRST_COMPLETED)
             # Another caller may have been here first, and taken what came.
             for listening, task in list(self._accepts.items()):
@@ -104,6 +106,14 @@ class _Server(anyio.abc.Listener[Connection]):
                     self.accepted += task.exception() is None
                     return task.result()
         raise anyio.ClosedResourceError("the server was stopped")
+
+    async def _take(self, listening: socket.socket) -> socket.socket | Connection:
+        sock = await accept(listening)
+        if self._tls is not None or isinstance(asyncio.get_running_loop(), Loop):
+            return sock
+        # Other loops' transports take a socket in a turn of its own, in which a caller that is
+        # cancelled would lose it.
+        return await self._wrap(sock)
 
     async def _wrap(self, sock: socket.socket) -> Connection:
         return await Connection._over(
@@ -256,6 +266,8 @@ class _Server(anyio.abc.Listener[Connection]):
         for result in await asyncio.gather(*accepts, *serving, return_exceptions=True):
             if isinstance(result, socket.socket):
                 result.close()
+            elif isinstance(result, Connection):
+                result.abort()
         for each in sockets:
             self._close_socket(each)
 
