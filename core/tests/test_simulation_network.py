@@ -627,3 +627,74 @@ def test_chaos_never_reorders_a_stream() -> None:
             assert sent[number].startswith(received)
 
     simulate(main, seeds=100)
+
+
+def test_errors_of_protocols_close_their_connections() -> None:
+    class FailsAtEof(Recorder):
+        def eof_received(self) -> bool:
+            raise ValueError("at the end")
+
+    class FailsAtData(Recorder):
+        def data_received(self, data: bytes) -> None:
+            raise ValueError("at data")
+
+    async def main(loop: SimulatedLoop) -> None:
+        told: list[str] = []
+        loop.set_exception_handler(lambda _, context: told.append(str(context["exception"])))
+        for port, kind in enumerate((FailsAtEof, FailsAtData), 80):
+            accepted = kind()
+            server = await loop.create_server(lambda made=accepted: made, "localhost", port)  # type: ignore[misc]
+            _, client = await loop.create_connection(Recorder, "localhost", port)
+            client.transport.write(b"data")
+            client.transport.write_eof()
+            assert isinstance(await accepted.lost, ValueError)
+            await client.lost
+            server.close()
+
+        def no_protocol() -> Recorder:
+            raise ValueError("at the beginning")
+
+        server = await loop.create_server(no_protocol, "localhost", 90)
+        _, client = await loop.create_connection(Recorder, "localhost", 90)
+        await client.lost
+        server.close()
+        assert told == ["at the end", "at data", "at the beginning"]
+
+    some_seeds(main, 10)
+
+
+def test_who_has_bytes_to_send_learns_of_a_reset_though_nobody_reads() -> None:
+    async def main(loop: SimulatedLoop) -> None:
+        client, server, listener = await pair(loop.network)
+        client.transport.pause_reading()
+        client.transport.resume_reading()
+        client.transport.pause_reading()
+        server.transport.pause_reading()
+        client.transport.write(bytes(loop.network.window + 100_000))
+        await asyncio.sleep(1)
+        server.transport.abort()
+        await asyncio.sleep(1)
+        if not client.lost.done():  # all had been sent by then
+            client.transport.write(b"more")
+        assert isinstance(await client.lost, ConnectionResetError)
+        client.transport.resume_reading()
+        listener.close()
+
+    some_seeds(main)
+
+
+def test_a_connect_that_is_cancelled_leaves_nothing_open() -> None:
+    async def main(loop: SimulatedLoop) -> None:
+        with loop.network.host("b"):
+            server = await loop.create_server(Recorder, "b", 80)
+        connecting = asyncio.create_task(loop.create_connection(Recorder, "b", 80))
+        await asyncio.sleep(loop.random.uniform(0, 0.003))
+        connecting.cancel()
+        await asyncio.wait((connecting,))
+        if not connecting.cancelled():
+            connecting.result()[0].close()
+        await asyncio.sleep(1)
+        assert not loop.network.connections()
+        server.close()
+
+    simulate(main, seeds=200)

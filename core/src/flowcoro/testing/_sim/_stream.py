@@ -174,6 +174,9 @@ class StreamTransport(transports._FlowControlMixin, asyncio.Transport):
                 loop._sequence += 1
                 heapq.heappush(loop._timers, (when, loop._sequence, peer))
             return
+        if self._window < 0:
+            self._fail(_reset_error())
+            return
         self._buffer += data
         self._push()
         if self._buffer:
@@ -304,9 +307,12 @@ class StreamTransport(transports._FlowControlMixin, asyncio.Transport):
         self._take_sign(cast("_Sign", what))
 
     def _leave_unread(self, now: float) -> None:
-        """Nobody reads; but who has something to write learns of a reset."""
-        if self._buffer and any(w <= now and what is _RESET for w, what in self._arrivals):
-            self._fail(_reset_error())
+        """Nobody reads; but who has something to write, or will have, learns of a reset."""
+        if any(when <= now and what is _RESET for when, what in self._arrivals):
+            if self._buffer:
+                self._fail(_reset_error())
+            else:
+                self._window = -1  # the next write will not get past it
 
     def _joined(self, first: bytes, now: float) -> bytes:
         parts = [first]
