@@ -20,6 +20,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the load is for
 # Blocks and bytes that caches of the interpreter and of malloc come and go by.
 FEW_BLOCKS = 2_000
 FEW_BYTES = 128 * 1024
+# And what a second of warm-up need not have brought yet: buffers to receive into, of which the loop
+# keeps about a MiB. To lose 48 bytes for an echo would be more.
+BUFFERS = 1536 * 1024
 KINDS = [(each, mode) for each in reactor.available() for mode in MODES]
 all_kinds = pytest.mark.parametrize(
     ("reactor_name", "mode"), KINDS, ids=["-".join(kind) for kind in KINDS]
@@ -32,7 +35,7 @@ def _load() -> None:
         pytest.skip(reason)
 
 
-def check(measured: dict[str, Any], last: str = "after") -> None:
+def check(measured: dict[str, Any], last: str = "after", few_bytes: int = FEW_BYTES) -> None:
     before, after = measured["before"], measured[last]
     assert after["errors"] == []
     assert after["descriptors"] == before["descriptors"]
@@ -40,7 +43,7 @@ def check(measured: dict[str, Any], last: str = "after") -> None:
     assert after["timers"] == before["timers"]
     assert after["objects"] - before["objects"] < 100
     assert after["blocks"] - before["blocks"] < FEW_BLOCKS
-    assert after["malloced"] - before["malloced"] < FEW_BYTES
+    assert after["malloced"] - before["malloced"] < few_bytes
 
 
 @all_kinds
@@ -48,7 +51,7 @@ def test_many_echoes(reactor_name: str, mode: str) -> None:
     """35,000 for each kind: 200,000 and more together."""
     measured = echoes(reactor_name, mode, 35_000, 1.0)
     assert measured["count"] >= 35_000
-    check(measured)
+    check(measured, few_bytes=BUFFERS)
 
 
 @all_kinds
