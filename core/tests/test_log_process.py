@@ -107,22 +107,27 @@ def test_a_signal_that_ends_the_process_loses_nothing(tmp_path, name) -> None:
 def test_a_signal_while_the_same_thread_writes(tmp_path) -> None:
     """The line that it writes is whole, and what is behind it follows."""
     program = """
-import logging, os, signal
+import logging, os, signal, threading
 from flowcoro.log import FileSink, setup
 
 class Slow(FileSink):
     def write(self, data):
-        if len(data) > 1000 and not self.sent:
+        if threading.current_thread() is threading.main_thread() and not self.sent:
             self.sent = True
             os.kill(os.getpid(), signal.SIGTERM)
-        return super().write(data[:3])
+        self.pieces += 1
+        return super().write(data[:3] if self.pieces < 100 else data)
     sent = False
+    pieces = 0
 
-handler = setup(Slow("app.log"), flush_interval=3600)
+sink = Slow("app.log")
+handler = setup(sink, flush_interval=3600)
 log = logging.getLogger("app")
 for number in range(1000):
     log.info("%d", number)
 handler.flush()
+if not sink.sent:  # the writer's thread has been quicker
+    os.kill(os.getpid(), signal.SIGTERM)
 signal.pause()
 """
     ran = run(program, tmp_path)
