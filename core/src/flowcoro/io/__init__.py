@@ -10,20 +10,22 @@ write lands afterwards.
 """
 
 from flowcoro.io._atomic import write_atomic
+from flowcoro.io._binary import BinaryFile
 from flowcoro.io._copy import Progress
 from flowcoro.io._directory import Directory, Entry
-from flowcoro.io._disk import Disk
 from flowcoro.io._file import File
 from flowcoro.io._info import FileInfo
+from flowcoro.io._text import TextFile
 from flowcoro.io._watch import Change
 
 __all__ = [
+    "BinaryFile",
     "Change",
     "Directory",
-    "Disk",
     "Entry",
     "File",
     "FileInfo",
     "Progress",
+    "TextFile",
     "write_atomic",
 ]
