@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -31,12 +32,14 @@ __all__ = [
     "on_processor",
     "processors",
     "serving",
+    "serving_floor",
     "why_no_load",
     "why_no_tls",
 ]
 
 FOLDER = Path(__file__).parent
-SOURCE = FOLDER / "echo_load.cpp"
+LOAD = FOLDER / "echo_load.cpp"
+FLOOR = FOLDER / "echo_floor.cpp"
 SERVER = FOLDER / "_echo_server.py"
 COMPILE = ("-std=c++20", "-O2", "-DNDEBUG", "-pthread")
 WITH_TLS = ("-DWITH_TLS", "-lssl", "-lcrypto")
@@ -93,34 +96,34 @@ def _compiler() -> str | None:
 
 
 @cache
-def _compiled(*options: str) -> tuple[Path | None, str]:
-    """Return the load generator, compiled when its source is newer; or None, and why."""
+def _compiled(source: Path, *options: str) -> tuple[Path | None, str]:
+    """Return that program, compiled when its source is newer; or None, and why."""
     compiler = _compiler()
     if sys.platform != "linux":
-        return None, "the load generator is for Linux"
+        return None, f"{source.stem} is for Linux"
     if compiler is None:
-        return None, "there is no C++ compiler for the load generator"
-    program = FOLDER / "build" / f"echo_load{'_tls' * bool(options)}"
-    if program.exists() and program.stat().st_mtime > SOURCE.stat().st_mtime:
+        return None, f"there is no C++ compiler for {source.stem}"
+    program = FOLDER / "build" / f"{source.stem}{'_tls' * bool(options)}"
+    if program.exists() and program.stat().st_mtime > source.stat().st_mtime:
         return program, ""
     program.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=program.parent) as folder:
         made = Path(folder) / program.name
         built = subprocess.run(
-            [compiler, *COMPILE, SOURCE, "-o", made, *options],
+            [compiler, *COMPILE, source, "-o", made, *options],
             capture_output=True,
             text=True,
             check=False,
         )
         if built.returncode != 0:
-            return None, f"the load generator does not compile: {built.stderr.strip()[:500]}"
+            return None, f"{source.stem} does not compile: {built.stderr.strip()[:500]}"
         made.replace(program)
     return program, ""
 
 
 def load_program(tls: bool = False) -> Path:
     """Return the load generator."""
-    program, reason = _compiled(*(WITH_TLS if tls else ()))
+    program, reason = _compiled(LOAD, *(WITH_TLS if tls else ()))
     if program is None:
         raise RuntimeError(reason)
     return program
@@ -128,14 +131,14 @@ def load_program(tls: bool = False) -> Path:
 
 def why_no_load() -> str:
     """Tell why there can be no load; empty when there can."""
-    return _compiled()[1]
+    return _compiled(LOAD)[1]
 
 
 def why_no_tls() -> str:
     """Tell why there can be no load over TLS; empty when there can."""
     if shutil.which("openssl") is None:
         return "there is no openssl to make a certificate"
-    if reason := _compiled(*WITH_TLS)[1]:
+    if reason := _compiled(LOAD, *WITH_TLS)[1]:
         return f"over OpenSSL (Debian: libssl-dev) {reason}"
     return ""
 
@@ -204,7 +207,22 @@ class Server:
 @contextmanager
 def serving(loop: str, mode: str, tls: Path | None = None) -> Iterator[Server]:
     """Have an echo server for as long as it is needed."""
-    command = [sys.executable, str(SERVER), loop, mode, *([str(tls)] if tls else [])]
+    with _served([sys.executable, str(SERVER), loop, mode, *([str(tls)] if tls else [])]) as server:
+        yield server
+
+
+@contextmanager
+def serving_floor() -> Iterator[Server]:
+    """Have one of nothing but system calls (`echo_floor.cpp`)."""
+    program, reason = _compiled(FLOOR)
+    if program is None:
+        raise RuntimeError(reason)
+    with _served([str(program)]) as server:
+        yield server
+
+
+@contextmanager
+def _served(command: list[str]) -> Iterator[Server]:
     with on_processor(processors()[0]):
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -213,7 +231,7 @@ def serving(loop: str, mode: str, tls: Path | None = None) -> Iterator[Server]:
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line:
-            raise RuntimeError(f"no echo server: {loop}, {mode}")
+            raise RuntimeError(f"no echo server: {shlex.join(command)}")
         try:
             yield Server(process.pid, int(line))
         finally:

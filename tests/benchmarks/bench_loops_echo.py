@@ -9,6 +9,9 @@ The CPU time is that of all threads of the server, user and system, with that of
 thread (ksoftirqd) which delivers packets on its processor. Over loopback a message is as a rule
 delivered by who sends it: what the server's answers take to reach the load is in the server's
 time, and the way of the load's messages to the server is not.
+
+Beside the protocols stands a floor: the same echo in C++ with nothing above the system calls
+(`echo_floor.cpp`). What no loop can be faster than, unless it makes other calls.
 """
 
 from __future__ import annotations
@@ -20,10 +23,19 @@ from pathlib import Path
 
 from _harness import Bench, main
 from _loop_factories import BASELINE, OURS, add_loops_option, usable_loops
-from _servers import certificate, conditions, load, serving, why_no_load, why_no_tls
+from _servers import (
+    certificate,
+    conditions,
+    load,
+    serving,
+    serving_floor,
+    why_no_load,
+    why_no_tls,
+)
 from _tables import Figures, Metric, Turn, tabulate
 
 MODES = ("protocol", "buffered", "streams", "sock")
+FLOOR = "C++, epoll, no loop"
 TLS_MODES = ("protocol", "streams")
 SIZES = {"1 KiB": 1024, "100 KiB": 100 * 1024}
 CONNECTIONS = 64
@@ -59,7 +71,7 @@ def turn(bench: Bench, loop: str, mode: str, size: int, tls: Path | None) -> Tur
     options = bench.options
 
     def run() -> Figures:
-        with serving(loop, mode, tls) as server:
+        with serving_floor() if loop == FLOOR else serving(loop, mode, tls) as server:
             return figures(
                 load(
                     server,
@@ -82,7 +94,8 @@ def echo(bench: Bench, modes: Iterable[str], kind: str, tls: Path | None) -> Non
     loops = usable_loops(bench)
     for mode in modes:
         for name, size in SIZES.items():
-            turns = {loop: turn(bench, loop, mode, size, tls) for loop in loops}
+            floor = [FLOOR] if mode == "protocol" and tls is None else []
+            turns = {loop: turn(bench, loop, mode, size, tls) for loop in [*loops, *floor]}
             tabulate(bench, f"echo, {kind}{mode}, {name}", turns, METRICS, BASELINE)
 
 

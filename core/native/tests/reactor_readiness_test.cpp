@@ -1,10 +1,13 @@
 // ReadinessReactor's protocol, over a poller that tells what the test has it tell.
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -180,6 +183,84 @@ TEST(an_event_of_a_closed_descriptor_is_not_its_successors) {
     // Nor of one that nobody watches.
     ScriptedPoller::events.emplace_back(number, hung_up);
     CHECK(close_by(fixture.reactor, left) == 0);
+}
+
+// Whether anything has come.
+bool has_come(const Fd& fd) {
+    std::array<char, 8> bytes{};
+    return ::recv(fd.get(), bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_PEEK) > 0;
+}
+
+// A send of a few bytes to its peer.
+struct Sent {
+    Sent() { send.from = std::as_bytes(std::span(text)); }
+
+    void start(Reactor& reactor) {
+        send.fd = from.get();
+        reactor.start(send);
+    }
+
+    std::pair<Fd, Fd> both = tcp_pair();
+    Fd& from = both.first;
+    Fd& to = both.second;
+    std::array<char, 3> text{'a', 'b', 'c'};
+    Noting<Send> send;
+};
+
+TEST(sends_go_out_in_a_row_before_the_wait) {
+    Fixture fixture;
+    std::array<Sent, 3> all;
+    for (Sent& each : all) {
+        each.start(fixture.reactor);
+        CHECK(!has_come(each.to) && fixture.reactor.is_pressing());
+    }
+    fixture.reactor.cancel(all[1].send);
+    fixture.reactor.run_once();
+    for (Sent& each : all) {
+        const bool cancelled = &each == &all[1];
+        CHECK(each.send.result() == (cancelled ? -ECANCELED : 3));
+        CHECK(has_come(each.to) != cancelled);
+    }
+    CHECK(!fixture.reactor.is_pressing());
+}
+
+TEST(a_flush_sends_what_was_put_off) {
+    Fixture fixture;
+    Sent sent;
+    sent.start(fixture.reactor);
+    fixture.reactor.flush();
+    CHECK(has_come(sent.to) && sent.send.in_flight());
+    fixture.reactor.run_once();
+    CHECK(sent.send.result() == 3);
+}
+
+TEST(what_was_put_off_goes_out_before_a_close) {
+    Fixture fixture;
+    Sent sent;
+    sent.start(fixture.reactor);
+    CHECK(close_by(fixture.reactor, sent.from) == 0);
+    CHECK(sent.send.result() == 3 && has_come(sent.to));
+}
+
+TEST(a_handler_of_what_came_sends_at_once) {
+    Fixture fixture;
+    Sent sent;
+    BufferPool pool(1);
+    Noting<RecvMultishot> receive;
+    receive.fd = sent.from.get();
+    receive.pool = &pool;
+    receive.then = [&] {
+        if (!sent.send.in_flight() && sent.send.results.empty()) {
+            sent.start(fixture.reactor);
+            CHECK(has_come(sent.to));
+        }
+    };
+    fixture.reactor.start(receive);
+    write_all(sent.to, "x");
+    ScriptedPoller::events.emplace_back(sent.from.get(), readable);
+    fixture.reactor.run_once();
+    CHECK(receive.text == "x" && sent.send.result() == 3);
+    CHECK(close_by(fixture.reactor, sent.from) == 0);
 }
 
 }  // namespace

@@ -20,6 +20,10 @@
 //                  So it is when the descriptor is watched only now, or is watched again: the
 //                  kernel then looks at it, and tells what is there. A short read is as good for
 //                  as long as short reads tell anything.
+//   sends_         descriptors with sends that are tried before the next wait only, all in a row: a
+//                  peer that is woken by the first then finds the others, and is not put to sleep
+//                  and woken for each. One from within poll() is tried at once, since what follows
+//                  in poll() is other connections' receiving.
 //   resume_        descriptors whose multishot operations have more to do: they are given
 //                  a few rounds each at a time, so that none starves the others.
 //   files, closing how many file operations are in the pool, and the Close that waits for them.
@@ -97,8 +101,10 @@ class ReadinessReactor final : public Reactor {
 
     [[nodiscard]] const char* name() const noexcept override { return Poller::name; }
 
+    void flush() noexcept override { try_sends(); }
+
     [[nodiscard]] bool is_pressing() const noexcept override {
-        return Reactor::is_pressing() || !resume_.empty();
+        return Reactor::is_pressing() || !resume_.empty() || !sends_.empty();
     }
 
     void distrust(Handle fd) noexcept override {
@@ -246,6 +252,10 @@ class ReadinessReactor final : public Reactor {
             descriptor.signals_off = true;
         }
         const bool first = side.waiting.empty();
+        if (first && side.ready && is_put_off(operation)) {
+            side.waiting.push_back(operation);
+            return;
+        }
         if (is_multishot(operation)) {
             // Its handler must not be called from here.
             if (side.ready) {
@@ -262,6 +272,38 @@ class ReadinessReactor final : public Reactor {
         if (const int error = watch(descriptor)) {
             side.waiting.remove(operation);
             complete(operation, -error);
+        }
+    }
+
+    // Whether try_sends() will see to it.
+    bool is_put_off(const Operation& operation) noexcept {
+        if (polling_ || (operation.kind() != Kind::send && operation.kind() != Kind::sendv)) {
+            return false;
+        }
+        try {
+            sends_.push_back(descriptor_of(operation));
+        } catch (const std::bad_alloc&) {
+            return false;
+        }
+        return true;
+    }
+
+    void try_sends() noexcept {
+        for (const int fd : sends_) {
+            try_sends(known(fd));
+        }
+        sends_.clear();
+    }
+
+    void try_sends(Descriptor& descriptor) noexcept {
+        pump(descriptor, descriptor.out);
+        if (descriptor.out.waiting.empty()) {
+            return;
+        }
+        if (const int error = watch(descriptor)) {
+            while (Operation* const operation = descriptor.out.waiting.pop_front()) {
+                complete(*operation, -error);
+            }
         }
     }
 
@@ -340,9 +382,11 @@ class ReadinessReactor final : public Reactor {
     void do_wake() noexcept override { poller_.wake(); }
 
     void poll(std::optional<Clock::duration> timeout) override {
+        polling_ = false;
+        try_sends();
         // A file that was done after the last look, but before wake() was expected again, has
         // brought no event.
-        if (!resume_.empty() || files_.has_done()) {
+        if (has_ready() || !resume_.empty() || files_.has_done()) {
             timeout = Clock::duration::zero();
         }
         ++waits_;
@@ -351,6 +395,7 @@ class ReadinessReactor final : public Reactor {
             poller_.wait(timeout, events_at_once_);
         }
         received_ = 0;
+        polling_ = true;
         poller_.visit([this](int fd, const Readiness& readiness) { on_event(fd, readiness); });
         choose_batch();
         std::vector<int> again;
@@ -361,6 +406,7 @@ class ReadinessReactor final : public Reactor {
             pump(found);
         }
         take_done_files();
+        polling_ = false;
     }
 
     void on_event(int fd, const Readiness& readiness) {
@@ -546,6 +592,9 @@ class ReadinessReactor final : public Reactor {
             complete(operation, -EBADF);
             return;
         }
+        if (!descriptor.out.waiting.empty()) {
+            pump(descriptor, descriptor.out);  // what was put off comes before the end
+        }
         cancel_all(descriptor);
         descriptor.closing = &operation;
         if (descriptor.files != 0) {
@@ -610,6 +659,8 @@ class ReadinessReactor final : public Reactor {
     Poller poller_;
     std::vector<std::unique_ptr<Chunk>> descriptors_;
     std::vector<int> resume_;
+    std::vector<int> sends_;
+    bool polling_ = false;  // what came is being looked at
     std::uint64_t waits_ = 1;
     unsigned events_at_once_ = most_events;
     std::size_t received_ = 0;  // in the wait that is looked at
