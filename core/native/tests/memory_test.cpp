@@ -35,6 +35,7 @@ using flowcoro::memory::BlockPool;
 using flowcoro::memory::Buffer;
 using flowcoro::memory::BufferPool;
 using flowcoro::memory::ObjectPool;
+using flowcoro::memory::poisons;
 using flowcoro::memory::PoolStats;
 using flowcoro::memory::SlabAllocator;
 using flowcoro::test::OverAligned;
@@ -143,6 +144,38 @@ TEST(large_blocks_do_not_come_by_the_batch) {
     BlockPool middling(64 * 1024);
     middling.deallocate(middling.allocate());
     CHECK(middling.stats().reserved_bytes <= 256 * 1024);
+}
+
+TEST(pages_of_idle_blocks_go_back) {
+    constexpr std::size_t size = 64 * 1024;
+    constexpr std::size_t count = 100;
+    BlockPool pool(size);
+    std::array<void*, count> blocks{};
+    const auto fill = [&](int value) {
+        for (void*& block : blocks) {
+            block = pool.allocate();
+            std::memset(block, value, size);
+        }
+    };
+    fill(1);
+    CHECK(pool.discard_idle() < size);  // all are in use, but for what else was carved
+    for (void* const block : blocks) {
+        pool.deallocate(block);
+    }
+    const PoolStats before = pool.stats();
+    const std::size_t bytes = pool.discard_idle();
+    CHECK(poisons ? bytes == 0 : bytes > (count - 10) * (size - 8192));
+    CHECK(pool.stats().live == 0 && pool.stats().reserved_bytes == before.reserved_bytes);
+    fill(2);
+    CHECK(std::set<void*>(blocks.begin(), blocks.end()).size() == count);
+    CHECK(pool.stats().reserved_bytes == before.reserved_bytes);
+    for (void* const block : blocks) {
+        CHECK(static_cast<const char*>(block)[size - 1] == 2);
+        pool.deallocate(block);
+    }
+    BlockPool small(64);
+    small.deallocate(small.allocate());
+    CHECK(small.discard_idle() == 0);
 }
 
 // What one thread allocates another releases, all the time: neither cache swallows the memory.

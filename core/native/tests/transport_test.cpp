@@ -385,6 +385,40 @@ TEST(idle_connections_hold_no_buffers) {
     });
 }
 
+TEST(what_many_connections_took_goes_back_when_they_have_gone) {
+    on_each([](Reactor& reactor) {
+        const auto talk = [&reactor](std::size_t count) {
+            std::vector<Talker> talkers(count);
+            std::vector<Fd> peers;
+            for (Talker& talker : talkers) {
+                auto [ours, theirs] = socket_pair();
+                talker.on_received = [](StreamTransport& of) { of.write(bytes_of("x")); };
+                talker.start(reactor, ours);
+                write_all(theirs, std::string(16 * 1024, 'x'));
+                peers.push_back(std::move(theirs));
+            }
+            run_until(reactor, [&] {
+                return std::ranges::all_of(
+                    talkers, [](const Talker& each) { return each.text.size() == 16 * 1024; });
+            });
+            peers.clear();
+            for (const Talker& talker : talkers) {
+                run_to_the_end(reactor, talker);
+            }
+        };
+        Transports::Stats& stats = Transports::of(reactor).stats();
+        for (int round = 0; round < 20; ++round) {
+            talk(1);
+        }
+        CHECK(stats.discarded == 0);  // not worth its calls
+        talk(70);
+        CHECK(stats.open == 0 && (stats.discarded != 0 || flowcoro::memory::poisons));
+        const std::uint64_t before = stats.discarded;
+        talk(20);
+        CHECK(stats.discarded > before || flowcoro::memory::poisons);
+    });
+}
+
 TEST(nothing_may_be_prepared_and_committed) {
     on_each([](Reactor& reactor) {
         auto [left, right] = socket_pair();

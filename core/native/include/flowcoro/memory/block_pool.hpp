@@ -32,7 +32,8 @@
 // magazine and the Stack's node once in a batch, and the mutex of threads beyond
 // max_thread_index.
 //
-// Reclamation: memory that the pool has got it keeps until it is destroyed; what is carved
+// Reclamation: memory that the pool has got it keeps until it is destroyed, though discard_idle()
+// takes the pages from under blocks that are not in use; what is carved
 // never exceeds the peak of use by more than 2 batches for each thread and a slab. A batch is
 // of 64 blocks, of fewer where they would be more than 256 KiB, and of one above 128 KiB.
 #pragma once
@@ -52,6 +53,7 @@
 #include "flowcoro/detail/per_thread.hpp"
 #include "flowcoro/detail/platform.hpp"
 #include "flowcoro/lockfree/stack.hpp"
+#include "flowcoro/memory/discard.hpp"
 #include "flowcoro/memory/poison.hpp"
 
 namespace flowcoro::memory {
@@ -130,6 +132,36 @@ class BlockPool {
         return stats;
     }
 
+    // Gives back to the system the pages of released blocks, of those that this thread has at hand
+    // and of those that any may take: for after a peak. How many bytes; the blocks stay, and their
+    // pages come back, empty, when they are used. Nothing where released blocks are looked at.
+    std::size_t discard_idle() noexcept {
+        Cache* const cache = caches_.mine();
+        if (poisons || cache == nullptr || size_ < page_size()) {
+            return 0;
+        }
+        const std::uint64_t state = cache->state.load(detail::memory_order_relaxed);
+        std::size_t bytes = discard(cache->loaded.get(), state & count_mask);
+        bytes += discard(cache->spare.get(), cache->in_spare.load(detail::memory_order_relaxed));
+        // What a pop finds may have been pushed here: so all of them are taken first.
+        std::unique_ptr<Magazine> all;
+        while (std::optional<std::unique_ptr<Magazine>> full = shared_.try_pop()) {
+            bytes += discard(full->get(), batch_);
+            (*full)->next = std::move(all);
+            all = std::move(*full);
+        }
+        while (all != nullptr) {
+            std::unique_ptr<Magazine> next = std::move(all->next);
+            try {
+                shared_.push(std::move(all));
+            } catch (const std::bad_alloc&) {
+                strand_all(*cache, *all);
+            }
+            all = std::move(next);
+        }
+        return bytes;
+    }
+
     [[nodiscard]] std::size_t block_size() const noexcept { return size_; }
 
   private:
@@ -137,6 +169,7 @@ class BlockPool {
 
     struct Magazine {
         void* blocks[batch_size];
+        std::unique_ptr<Magazine> next;  // while discard_idle() has it
     };
 
     // A stranded block begins with this.
@@ -302,6 +335,22 @@ class BlockPool {
     void strand(Cache& cache, void* block) noexcept {
         cache.stranded = ::new (block) Link{cache.stranded};
         add(cache.in_stranded, 1);
+    }
+
+    // Those of a batch that was shared.
+    void strand_all(Cache& cache, const Magazine& magazine) noexcept {
+        for (std::uint32_t i = 0; i < batch_; ++i) {
+            strand(cache, magazine.blocks[i]);
+        }
+        count_out(batch_);
+    }
+
+    std::size_t discard(const Magazine* magazine, std::uint64_t count) const noexcept {
+        std::size_t bytes = 0;
+        for (std::uint64_t i = 0; i < count; ++i) {
+            bytes += memory::discard(magazine->blocks[i], size_);
+        }
+        return bytes;
     }
 
     // Moves stranded blocks to `loaded`, in which there is nothing.

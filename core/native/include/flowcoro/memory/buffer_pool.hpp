@@ -130,6 +130,9 @@ class BufferPool {
 
     [[nodiscard]] std::size_t max_buffers() const noexcept { return max_buffers_; }
 
+    // See BlockPool::discard_idle().
+    std::size_t discard_idle() noexcept { return blocks_.discard_idle(); }
+
     [[nodiscard]] PoolStats stats() const noexcept { return blocks_.stats(); }
 
   private:

@@ -155,7 +155,7 @@ class Listener final : public ::flowcoro_listener, private Transports::Member {
             return;
         }
         ++accepted_;
-        transports_.add(*transport);
+        transports_.add_stream(*transport);
         const Protocol* protocol = nullptr;
         void* context = nullptr;
         if (acceptor_.accepted(context_, transport, &protocol, &context) != 0 ||

@@ -382,7 +382,7 @@ class StreamTransport final : public ::flowcoro_transport,
 
     void attach(const Protocol& protocol, void* context) noexcept {
         set_protocol(protocol, context);
-        transports_.add(*this);
+        transports_.add_stream(*this);
     }
 
     void reactor_goes() noexcept override { close_down(ECANCELED); }

@@ -420,7 +420,7 @@ inline void StreamTransport::on_closed(reactor::Completion&& completion) {
         in_flight_ = false;
         end_sending();
     }
-    transports_.remove(*this);
+    transports_.remove_stream(*this);
     if (protocol_ != nullptr) {
         protocol_->closed(context_, this, error_);
     }

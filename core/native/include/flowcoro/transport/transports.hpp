@@ -4,10 +4,14 @@
 // the reactor goes, which ends all of them with ECANCELED, and destroyed when nothing is in flight
 // any more.
 //
+// What a peak has taken of the pools goes back to the system when few are left: when they are a
+// quarter of what they were, and when there is none any more, where it is worth its calls.
+//
 // Protocol: all fields are the reactor's thread's. members_ is every transport and listener whose
 // descriptor is not closed yet; each takes itself out.
 #pragma once
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
@@ -58,6 +62,7 @@ class Transports final : public reactor::Companion {
         std::size_t open = 0;             // now: transports and listeners
         std::uint64_t no_buffers = 0;     // receives that waited for a buffer of the pool
         std::uint64_t accept_delays = 0;  // times that accepting waited for what it lacked
+        std::uint64_t discarded = 0;      // bytes of buffers that went back to the system
     };
 
     explicit Transports(reactor::Reactor& reactor, const TransportsOptions& options = {})
@@ -114,6 +119,27 @@ class Transports final : public reactor::Companion {
         --stats_.open;
     }
 
+    // One that receives and sends.
+    void add_stream(Member& member) noexcept {
+        add(member);
+        ++streams_;
+        most_since_none_ = std::max(most_since_none_, streams_);
+        most_since_discard_ = std::max(most_since_discard_, streams_);
+    }
+
+    void remove_stream(Member& member) noexcept {
+        remove(member);
+        --streams_;
+        if (streams_ == 0 ? most_since_none_ >= few
+                          : most_since_discard_ >= many && streams_ <= most_since_discard_ / 4) {
+            stats_.discarded += input_->discard_idle() + output_->discard_idle();
+            most_since_discard_ = streams_;
+        }
+        if (streams_ == 0) {
+            most_since_none_ = 0;
+        }
+    }
+
     // They begin to close, and none leaves the list before the reactor has closed its descriptor.
     void stop() noexcept override {
         stopping_ = true;
@@ -142,12 +168,18 @@ class Transports final : public reactor::Companion {
         }
     }
 
+    static constexpr std::size_t few = 16;
+    static constexpr std::size_t many = 64;
+
     reactor::Reactor& reactor_;
     std::unique_ptr<memory::BufferPool> input_;
     std::unique_ptr<memory::BufferPool> output_;
     SendingPool sendings_;
     Member* members_ = nullptr;
     Stats stats_;
+    std::size_t streams_ = 0;
+    std::size_t most_since_none_ = 0;
+    std::size_t most_since_discard_ = 0;
     bool stopping_ = false;
 };
 
