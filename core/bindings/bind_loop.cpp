@@ -11,6 +11,7 @@
 
 #include "bindings.hpp"
 #include "byte_stream.hpp"
+#include "datagrams.hpp"
 #include "file_operations.hpp"
 #include "loop_core.hpp"
 #include "loop_watch.hpp"
@@ -428,6 +429,7 @@ void bind_loop(nb::module_& module) {
     }
     loop::add_byte_stream_types(module.ptr());
     loop::add_file_operations(module, type);
+    loop::add_datagrams(type);
     if (!loop::add_sock_calls(module.ptr(), type.ptr())) {
         nb::raise_python_error();
     }

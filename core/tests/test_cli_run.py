@@ -375,9 +375,10 @@ def test_a_watchdog_ends_with_its_run(folder: Path) -> None:
     except SystemExit:
         app.run()
     import threading
-    left = [t for t in threading.enumerate() if t is not threading.main_thread() and t.is_alive()]
-    for timer in left:
-        timer.join(30)
+    for thread in threading.enumerate():
+        if "watchdog" in thread.name:
+            thread.join(30)
+            assert not thread.is_alive()
     say("over")
     """
     write(folder, source)

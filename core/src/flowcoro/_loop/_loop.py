@@ -15,6 +15,7 @@ from socket import AF_INET, AF_INET6
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from flowcoro import _native
+from flowcoro._loop._datagrams import DatagramTransport
 from flowcoro._loop._files import WatchesFiles
 from flowcoro._loop._handles import describe_callback
 from flowcoro._loop._stalls import check_threshold, watch
@@ -245,6 +246,16 @@ class Loop(_native.LoopCore, _Base):
         server: Any = None,
     ) -> Any:
         return open_transport(self, sock, protocol, waiter, extra, server)
+
+    def _make_datagram_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.DatagramProtocol,
+        address: Any = None,
+        waiter: asyncio.Future[Any] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> Any:
+        return DatagramTransport(self, sock, protocol, address, waiter, extra)
 
     def _make_ssl_transport(
         self,
