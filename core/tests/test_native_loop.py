@@ -424,6 +424,8 @@ def test_a_daemon_thread_that_runs_it_lets_the_program_end(name: str) -> None:
 def test_backends_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="no backend 'none'"):
         Loop("none")
+    with pytest.raises(TypeError, match="a reactor is told by its name, not 5"):
+        Loop(5)  # type: ignore[arg-type]
 
 
 def test_it_is_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,8 +152,33 @@ async def test_what_is_no_endpoint() -> None:
             await TcpServer().bind_and_listen([HOST, host])
     with pytest.raises(TypeError, match="a host is a string, not None"):
         await TcpClient.connect(None, 1)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="integer"):
+    with pytest.raises(TypeError, match="a port is a number, not 'http'"):
         await TcpClient.connect(HOST, "http")  # type: ignore[arg-type]
+
+
+async def test_what_cannot_be_meant() -> None:
+    wrong: list[tuple[type[Exception], str, dict[str, Any]]] = [
+        (TypeError, "a number of seconds, or None, not '5'", {"timeout": "5"}),
+        (TypeError, "a number of seconds, or None, not True", {"timeout": True}),
+        (ValueError, "0 seconds or more, not -1", {"timeout": -1}),
+        (ValueError, "0 seconds or more, not nan", {"timeout": float("nan")}),
+        (ValueError, "server_hostname is for TLS", {"server_hostname": "name"}),
+    ]
+    of_tcp: list[tuple[type[Exception], str, dict[str, Any]]] = [
+        (TypeError, "local_address is a host and a port, not '::1'", {"local_address": "::1"}),
+        (ValueError, "a port is from 0 to 65535, not -2", {"local_address": (HOST, -2)}),
+    ]
+    for error, message, options in wrong + of_tcp:
+        with pytest.raises(error, match=message):
+            await TcpClient.connect(HOST, 1, **options)
+    for error, message, options in wrong:
+        with pytest.raises(error, match=message):
+            await UnixClient.connect("/none", **options)
+    server = TcpServer()
+    await server.bind_and_listen(HOST, 0)
+    with pytest.raises(TypeError, match="a handler is called with each connection, and None"):
+        await server.serve(None)  # type: ignore[arg-type]
+    await server.stop()
 
 
 async def test_what_is_no_path(tmp_path: Path) -> None:

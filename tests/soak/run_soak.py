@@ -83,6 +83,7 @@ class Soaked:
                     seconds=0.0,
                 )
                 done += measured["warm_up_echoes"] + measured["echoes"]
+                self._ask()  # collects garbage, which is as much each time then
         return done
 
 

@@ -73,6 +73,7 @@ class Loop(_native.LoopCore, _Base):
 
     Raises:
         ValueError: There is no such backend on this platform, or the threshold is wrong.
+        TypeError: One of them is nothing that could be meant.
         OSError: The kernel refuses it.
     """
 
@@ -98,6 +99,8 @@ class Loop(_native.LoopCore, _Base):
 
     def __init__(self, reactor: str | None = None, *, stall_threshold: float | None = None) -> None:
         check_threshold(stall_threshold)
+        if reactor is not None and not isinstance(reactor, str):
+            raise TypeError(f"a reactor is told by its name, not {reactor!r}")
         self._open(reactor)
         super().__init__(_NoSelector())
         self._transports = Transports(self._transport_at)

@@ -9,7 +9,7 @@ import ssl
 from typing import Self
 
 from flowcoro.net._connection import Connection, check_context
-from flowcoro.net._dial import check_path, dial
+from flowcoro.net._dial import check_address, check_path, check_timeout, dial
 
 __all__ = ["TcpClient", "UnixClient"]
 
@@ -51,9 +51,15 @@ class TcpClient(Connection):
             TimeoutError: it took longer than `timeout`.
             OSError: no address of the host answered, or it has none.
             ssl.SSLError: the TLS handshake failed.
-            ValueError: the port is out of range, or the host has a NUL.
+            TypeError: one of the arguments is nothing that could be meant.
+            ValueError: the port is out of range, the host has a NUL, the timeout is negative, or
+                `server_hostname` is given without `tls`.
         """
         context = _context(tls)
+        check_timeout(timeout)
+        check_address(local_address, "local_address")
+        if server_hostname is not None and context is None:
+            raise ValueError("server_hostname is for TLS, and there is none")
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
@@ -91,10 +97,15 @@ class UnixClient(Connection):
             TimeoutError: it took longer than `timeout`.
             OSError: there is no socket, or nobody listens.
             ssl.SSLError: the TLS handshake failed.
-            ValueError: the path has a NUL, but for that of an abstract name.
+            TypeError: one of the arguments is nothing that could be meant.
+            ValueError: the path has a NUL, but for that of an abstract name, the timeout is
+                negative, or `server_hostname` is given without `tls`.
         """
         name = check_path(path)
         check_context(tls)
+        check_timeout(timeout)
+        if server_hostname is not None and tls is None:
+            raise ValueError("server_hostname is for TLS, and there is none")
         limit = asyncio.timeout(timeout)
         try:
             async with limit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import ssl
@@ -398,6 +399,10 @@ class Connection(_native.ByteStream, anyio.abc.ByteStream):
             if isinstance(error, TimeoutError) and limit.expired():
                 raise TimeoutError(
                     f"the TLS handshake took more than {handshake_timeout} seconds"
+                ) from error
+            if isinstance(error, ConnectionResetError) and not error.args:  # asyncio's own
+                raise ConnectionResetError(
+                    errno.ECONNRESET, "the peer ended the connection before the handshake was over"
                 ) from error
             raise
         feeder.kept = None  # whoever called has it now

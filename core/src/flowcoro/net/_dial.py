@@ -10,7 +10,15 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, zip_longest
 from typing import Any
 
-__all__ = ["check_endpoint", "check_path", "dial", "make_socket"]
+__all__ = [
+    "check_address",
+    "check_endpoint",
+    "check_path",
+    "check_port",
+    "check_timeout",
+    "dial",
+    "make_socket",
+]
 
 _Info = tuple[Any, ...]
 
@@ -30,8 +38,51 @@ def check_endpoint(host: str, port: int) -> None:
         raise TypeError(f"a host is a string, not {host!r}")
     if "\0" in host:
         raise ValueError(f"a host has no NUL: {host!r}")
-    if not 0 <= operator.index(port) <= 65535:
+    check_port(port)
+
+
+def check_port(port: int) -> None:
+    """See that a port is one.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is out of range.
+    """
+    try:
+        number = operator.index(port)
+    except TypeError:
+        raise TypeError(f"a port is a number, not {port!r}") from None
+    if not 0 <= number <= 65535:
         raise ValueError(f"a port is from 0 to 65535, not {port}")
+
+
+def check_address(address: object, name: str) -> None:
+    """See that an address is a host and a port.
+
+    Raises:
+        TypeError: it is none.
+        ValueError: the host or the port cannot be.
+    """
+    if address is None:
+        return
+    if not isinstance(address, tuple) or len(address) < 2:
+        raise TypeError(f"{name} is a host and a port, not {address!r}")
+    check_endpoint(*address[:2])
+
+
+def check_timeout(timeout: object) -> None:
+    """See that it is a number of seconds.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is none that can be waited for.
+    """
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError(f"a timeout is a number of seconds, or None, not {timeout!r}")
+    if not timeout >= 0:
+        raise ValueError(f"a timeout is 0 seconds or more, not {timeout}")
 
 
 def check_path(path: str | bytes | os.PathLike[str]) -> str:

@@ -136,7 +136,10 @@ class _Server(anyio.abc.Listener[Connection]):
         Raises:
             anyio.ClosedResourceError: the server does not listen.
             anyio.BusyResourceError: it is serving already.
+            TypeError: the handler cannot be called.
         """
+        if not callable(handler):
+            raise TypeError(f"a handler is called with each connection, and {handler!r} cannot be")
         if self._stopped or not self._sockets:
             raise anyio.ClosedResourceError("the server does not listen")
         if self._serving:

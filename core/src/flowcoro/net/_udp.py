@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import anyio
 from anyio.abc import ConnectedUDPSocket, UDPSocket
 
+from flowcoro.net._dial import check_address, check_endpoint, check_port
 from flowcoro.net._udp_protocol import Datagrams
 
 __all__ = ["ConnectedUdpSocket", "HostPort", "UdpSocket"]
@@ -100,7 +101,9 @@ class UdpSocket(_Socket, UDPSocket):
 
         Raises:
             OSError: No address of the host can be bound; `socket.gaierror`: it has none.
-            ValueError: `max_queue` is less than 1, or this system has no `reuse_port`.
+            TypeError: The host is no string, or the port no number.
+            ValueError: The port is out of range, `max_queue` is less than 1, or this system has
+                no `reuse_port`.
         """
 
         def prepare(sock: socket.socket, address: Any) -> None:
@@ -137,8 +140,10 @@ class UdpSocket(_Socket, UDPSocket):
 
         Raises:
             OSError: There is no way to the host; `socket.gaierror`: it has no address.
-            ValueError: `max_queue` is less than 1.
+            TypeError: An address is none.
+            ValueError: A port is out of range, or `max_queue` is less than 1.
         """
+        check_address(local_address, "local_address")
 
         def prepare(sock: socket.socket, address: Any) -> None:
             if local_address is not None:
@@ -164,6 +169,7 @@ class UdpSocket(_Socket, UDPSocket):
         Raises:
             OSError: The system refuses it; with `EMSGSIZE` if it is too large.
             TypeError: There is no address, or no bytes.
+            ValueError: The port is out of range.
             anyio.ClosedResourceError: The socket is closed.
         """
         if isinstance(item, tuple):
@@ -291,6 +297,10 @@ async def _open(
     """Open a socket to the first of the host's addresses for which `prepare` succeeds."""
     if max_queue < 1:
         raise ValueError(f"max_queue must be 1 or more, not {max_queue}")
+    if host is None:
+        check_port(port)
+    else:
+        check_endpoint(host, port)
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(
         host, port, family=family, type=socket.SOCK_DGRAM, proto=socket.IPPROTO_UDP, flags=flags
@@ -335,8 +345,7 @@ async def _endpoint(sock: socket.socket, datagrams: Datagrams) -> Datagrams:
 async def _resolve(family: int, address: HostPort) -> Any:
     """Return what the system takes as an address, without blocking for names."""
     host, port = address
-    if not 0 <= port <= 65535:
-        raise OverflowError(f"a port is a number from 0 to 65535, not {port!r}")
+    check_port(port)
     try:
         socket.inet_pton(family, host)
         return host, port

@@ -41,6 +41,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <mutex>
@@ -48,6 +49,7 @@
 #include <optional>
 #include <stdexcept>
 #include <utility>
+#include <vector>
 
 #include "flowcoro/detail/atomic.hpp"
 #include "flowcoro/detail/per_thread.hpp"
@@ -134,30 +136,42 @@ class BlockPool {
 
     // Gives back to the system the pages of released blocks, of those that this thread has at hand
     // and of those that any may take: for after a peak. How many bytes; the blocks stay, and their
-    // pages come back, empty, when they are used. Nothing where released blocks are looked at.
+    // pages come back, empty, when they are used. Nothing where released blocks are looked at, or
+    // without memory.
     std::size_t discard_idle() noexcept {
         Cache* const cache = caches_.mine();
         if (poisons || cache == nullptr || size_ < page_size()) {
             return 0;
         }
-        const std::uint64_t state = cache->state.load(detail::memory_order_relaxed);
-        std::size_t bytes = discard(cache->loaded.get(), state & count_mask);
-        bytes += discard(cache->spare.get(), cache->in_spare.load(detail::memory_order_relaxed));
         // What a pop finds may have been pushed here: so all of them are taken first.
-        std::unique_ptr<Magazine> all;
-        while (std::optional<std::unique_ptr<Magazine>> full = shared_.try_pop()) {
-            bytes += discard(full->get(), batch_);
-            (*full)->next = std::move(all);
-            all = std::move(*full);
-        }
-        while (all != nullptr) {
-            std::unique_ptr<Magazine> next = std::move(all->next);
-            try {
-                shared_.push(std::move(all));
-            } catch (const std::bad_alloc&) {
-                strand_all(*cache, *all);
+        std::vector<std::unique_ptr<Magazine>> shared;
+        std::vector<std::byte*> idle;
+        try {
+            const std::uint64_t state = cache->state.load(detail::memory_order_relaxed);
+            collect(cache->loaded.get(), state & count_mask, idle);
+            collect(cache->spare.get(), cache->in_spare.load(detail::memory_order_relaxed), idle);
+            // A place first: what has been taken must not get lost.
+            for (shared.emplace_back();; shared.emplace_back()) {
+                std::optional<std::unique_ptr<Magazine>> full = shared_.try_pop();
+                if (!full) {
+                    break;
+                }
+                shared.back() = std::move(*full);
+                collect(shared.back().get(), batch_, idle);
             }
-            all = std::move(next);
+        } catch (const std::bad_alloc&) {
+            // Then those that were found.
+        }
+        std::size_t bytes = discard(idle);
+        for (std::unique_ptr<Magazine>& each : shared) {
+            if (each == nullptr) {
+                continue;
+            }
+            try {
+                shared_.push(std::move(each));
+            } catch (const std::bad_alloc&) {
+                strand_all(*cache, *each);
+            }
         }
         return bytes;
     }
@@ -169,7 +183,6 @@ class BlockPool {
 
     struct Magazine {
         void* blocks[batch_size];
-        std::unique_ptr<Magazine> next;  // while discard_idle() has it
     };
 
     // A stranded block begins with this.
@@ -345,10 +358,24 @@ class BlockPool {
         count_out(batch_);
     }
 
-    std::size_t discard(const Magazine* magazine, std::uint64_t count) const noexcept {
-        std::size_t bytes = 0;
+    static void collect(const Magazine* magazine, std::uint64_t count,
+                        std::vector<std::byte*>& into) {
         for (std::uint64_t i = 0; i < count; ++i) {
-            bytes += memory::discard(magazine->blocks[i], size_);
+            into.push_back(static_cast<std::byte*>(magazine->blocks[i]));
+        }
+    }
+
+    // Of neighbours together, since most of a page that two share is one's.
+    std::size_t discard(std::vector<std::byte*>& blocks) const noexcept {
+        std::sort(blocks.begin(), blocks.end(), std::less<>());
+        std::size_t bytes = 0;
+        for (std::size_t i = 0; i < blocks.size();) {
+            std::byte* const first = blocks[i];
+            std::byte* end = first + stride_;
+            while (++i < blocks.size() && blocks[i] == end) {
+                end += stride_;
+            }
+            bytes += memory::discard(first, static_cast<std::size_t>(end - first));
         }
         return bytes;
     }
