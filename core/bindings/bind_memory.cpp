@@ -23,6 +23,7 @@
 #include "bindings.hpp"
 #include "flowcoro/detail/atomic.hpp"
 #include "flowcoro/memory/buffer_pool.hpp"
+#include "interpreter.hpp"
 
 namespace flowcoro::bindings {
 
@@ -187,7 +188,7 @@ class PyBufferPool {
         if (bytes.size() < large) {
             std::memset(bytes.data(), 0, bytes.size());
         } else {
-            const nb::gil_scoped_release other_threads_run;
+            const GilReleased other_threads_run;
             std::memset(bytes.data(), 0, bytes.size());
         }
     }

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "handle.hpp"
+#include "interpreter.hpp"
 
 namespace flowcoro::bindings {
 
@@ -32,7 +33,7 @@ constexpr std::size_t named_at_most = 10;
 // started, and their first act is to attach.
 template <typename Native, typename... Args>
 std::unique_ptr<Native> make_native(Args... args) {
-    const nb::gil_scoped_release released;
+    const GilReleased released;
     return std::make_unique<Native>(args...);
 }
 
@@ -68,7 +69,7 @@ void Engine::enlist(std::shared_ptr<Engine> engine) {
         }
     }
     {
-        const nb::gil_scoped_release released;
+        const GilReleased released;
         engine->join_threads();
     }
     throw std::runtime_error("no scheduler can be made any more: the interpreter ends");
@@ -210,7 +211,7 @@ void Engine::shutdown(PyObject* owner, bool wait, bool cancel_pending, const Dea
         raise_timed_out();
     }
     retire();
-    const nb::gil_scoped_release released;
+    const GilReleased released;
     join_threads();  // whoever else retires it
 }
 
@@ -251,7 +252,7 @@ void Engine::retire() noexcept {
     }
     if (!on_worker()) {
         {
-            const nb::gil_scoped_release released;
+            const GilReleased released;
             join_threads();
         }
         retired_.store(true, detail::memory_order_release);
@@ -293,7 +294,7 @@ void Engine::shutdown_all() {
             }
             engine->wait_for_end(Py_None, std::nullopt);
             engine->retire();
-            const nb::gil_scoped_release released;
+            const GilReleased released;
             engine->join_threads();
         }
     }

@@ -51,4 +51,19 @@ inline void take_gil_back(PyThreadState* thread) noexcept {
     call_python([&] { PyEval_RestoreThread(thread); });
 }
 
+// Gives the GIL up for its lifetime, in a thread that may be a daemon: nanobind's has a destructor
+// that unwinds.
+class GilReleased {
+  public:
+    GilReleased() noexcept : thread_(PyEval_SaveThread()) {}
+
+    GilReleased(const GilReleased&) = delete;
+    GilReleased& operator=(const GilReleased&) = delete;
+
+    ~GilReleased() { take_gil_back(thread_); }
+
+  private:
+    PyThreadState* const thread_;
+};
+
 }  // namespace flowcoro::bindings

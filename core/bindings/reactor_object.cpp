@@ -38,20 +38,6 @@ bool is_main_thread() {
     }
 }
 
-// Gives the GIL up, for a run that may be that of a daemon thread.
-class GilReleased {
-  public:
-    GilReleased() noexcept : thread_(PyEval_SaveThread()) {}
-
-    GilReleased(const GilReleased&) = delete;
-    GilReleased& operator=(const GilReleased&) = delete;
-
-    ~GilReleased() { take_gil_back(thread_); }
-
-  private:
-    PyThreadState* const thread_;
-};
-
 void check(SharedReactor::Refusal refusal) {
     if (refusal != SharedReactor::Refusal::none) {
         raise_refused(refusal);
@@ -86,7 +72,7 @@ ReactorObject::~ReactorObject() {
 
 // Callbacks may want the GIL, or what its holder waits for.
 bool ReactorObject::closed_where_it_runs() noexcept {
-    const nb::gil_scoped_release callbacks_may_take_it;
+    const GilReleased callbacks_may_take_it;
     return shared_->close() != SharedReactor::Refusal::other_thread;
 }
 
@@ -160,7 +146,7 @@ void ReactorObject::close() {
     if (is_of_parent()) {
         shared_->close_in_child();
     } else if (!closed_.load(detail::memory_order_acquire)) {
-        const nb::gil_scoped_release callbacks_may_take_it;
+        const GilReleased callbacks_may_take_it;
         refusal = shared_->close();
     }
     if (refusal != SharedReactor::Refusal::closed) {

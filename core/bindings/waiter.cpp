@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "imported.hpp"
+#include "interpreter.hpp"
 #include "mailbox.hpp"
 #include "wait_list.hpp"
 
@@ -209,7 +210,7 @@ bool Waiter::wait(const Deadline& deadline) {
         }
         PyLockStatus status = PY_LOCK_FAILURE;
         {
-            const nb::gil_scoped_release released;
+            const GilReleased released;
             status = PyThread_acquire_lock_timed(lock_, microseconds, 1);
         }
         if (status == PY_LOCK_ACQUIRED) {
