@@ -61,7 +61,8 @@ class Compression:
         self._compressor = compressor(kind)
         self._source: BinaryIO = path.open("rb")
         try:
-            self._out: BinaryIO = self._partial.open("ab")
+            # Unbuffered: a forked child that lets go of it would write what is in a buffer.
+            self._out = self._partial.open("ab", buffering=0)
             try:
                 self._claim()
             except OSError:
@@ -94,10 +95,9 @@ class Compression:
         try:
             chunk = self._source.read(_CHUNK)
             if chunk:
-                self._out.write(self._compressor.compress(chunk))
+                self._write(self._compressor.compress(chunk))
                 return True
-            self._out.write(self._compressor.flush())
-            self._out.flush()
+            self._write(self._compressor.flush())
             os.fsync(self._out.fileno())
             if sys.platform == "win32":
                 self._close()  # open files cannot be renamed there
@@ -109,6 +109,10 @@ class Compression:
             raise
         return False
 
+    def _write(self, data: bytes) -> None:
+        while data:
+            data = data[self._out.write(data) :]
+
     def abandon(self) -> None:
         """Stop; the file stays as it is."""
         if sys.platform == "win32":
@@ -119,5 +123,4 @@ class Compression:
 
     def _close(self) -> None:
         self._source.close()
-        with suppress(OSError):  # what is still to be written needs room, too
-            self._out.close()
+        self._out.close()

@@ -31,6 +31,7 @@ __all__ = [
     "freeze_message",
     "message_of",
     "record_of",
+    "safe_repr",
 ]
 
 SIMPLE = frozenset({str, int, float, bool, NoneType, bytes, complex})
@@ -99,12 +100,14 @@ def message_of(message: str, arguments: object) -> str:
     try:
         return message % arguments
     except Exception as error:  # noqa: BLE001 - whatever a __str__ raises
-        return f"{message} {_safe_repr(arguments)} (not formatted: {error!r:.200})"
+        shown = safe_repr(arguments)
+        return f"{message} {shown} (not formatted: {safe_repr(error, 200)})"
 
 
-def _safe_repr(value: object) -> str:
+def safe_repr(value: object, most: int = 2000) -> str:
+    """Return a value's `repr`, so many characters at most; or its type, if there is none."""
     try:
-        return f"{value!r:.2000}"
+        return f"{value!r:.{most}}"
     except Exception:  # noqa: BLE001 - whatever a __repr__ raises
         return f"<{type(value).__name__} without repr>"
 
@@ -117,29 +120,40 @@ def freeze_message(
         try:
             message = str(message)
         except Exception as error:  # noqa: BLE001 - whatever a __str__ raises
-            return f"<{type(message).__name__}> (not formatted: {error!r:.200})", None
-        message = "".join(message)  # of a class derived from str, the string itself
+            shown = safe_repr(error, 200)
+            return f"<{type(message).__name__}> (not formatted: {shown})", None
+        message = str.__str__(message)  # of a class derived from str, the string itself
     if not arguments:
         return message, None
     if type(arguments) is tuple:
         if SIMPLE.issuperset(map(type, arguments)):
             return message, arguments
         # As logging does for logger.info("%(a)d", {"a": 1}).
-        if len(arguments) == 1 and isinstance(arguments[0], Mapping) and arguments[0]:
+        if len(arguments) == 1 and _is_mapping(arguments[0]):
             arguments = arguments[0]
     return message_of(message, arguments), None
 
 
-def freeze_fields(fields: Iterable[tuple[str, object]]) -> dict[str, object]:
+def _is_mapping(value: object) -> bool:
+    try:
+        return isinstance(value, Mapping) and bool(value)
+    except Exception:  # noqa: BLE001 - a proxy whose __class__ raises, or a __len__
+        return False
+
+
+def freeze_fields(fields: Iterable[tuple[object, object]]) -> dict[str, object]:
     """Return extra fields whose values nobody can change any more."""
-    return {key: value if type(value) in SIMPLE else _encode(value) for key, value in fields}
+    return {
+        key if type(key) is str else _text(key): value if type(value) in SIMPLE else _encode(value)
+        for key, value in fields
+    }
 
 
 def _encode(value: object) -> object:
     import json
 
-    if isinstance(value, str):
-        return "".join(value)
+    if issubclass(type(value), str):  # not isinstance, which asks the value
+        return str.__str__(value)
     try:
         return Encoded(json.dumps(value, ensure_ascii=False, allow_nan=False, default=_text))
     except Exception:  # noqa: BLE001 - no JSON in it, or a __str__ that raises
@@ -148,9 +162,9 @@ def _encode(value: object) -> object:
 
 def _text(value: object) -> str:
     try:
-        return "".join(str(value))
+        return str.__str__(str(value))
     except Exception:  # noqa: BLE001 - whatever a __str__ raises
-        return _safe_repr(value)
+        return safe_repr(value)
 
 
 def format_exception(exc_info: object) -> str | None:
@@ -164,13 +178,17 @@ def format_exception(exc_info: object) -> str | None:
         return None
     if not isinstance(exc_info, (BaseException, tuple)):
         exc_info = sys.exc_info()
-    error = exc_info[1] if isinstance(exc_info, tuple) else exc_info
+    if isinstance(exc_info, tuple):
+        _, error, trace = exc_info
+    else:
+        error, trace = exc_info, exc_info.__traceback__
     if not isinstance(error, BaseException):
         return None
     try:
-        return "".join(traceback.format_exception(error)).rstrip("\n")
+        return "".join(traceback.format_exception(type(error), error, trace)).rstrip("\n")
     except Exception as failure:  # noqa: BLE001 - exceptions may do anything in their __str__
-        return f"{type(error).__name__} (its traceback cannot be shown: {failure!r:.200})"
+        shown = safe_repr(failure, 200)
+        return f"{type(error).__name__} (its traceback cannot be shown: {shown})"
 
 
 def entry_of(record: logging.LogRecord, wants: Wants) -> Entry:

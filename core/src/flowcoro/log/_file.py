@@ -56,9 +56,9 @@ class FileSink:
         compress: str | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        if rotate_size is not None and rotate_size < 1:
+        if rotate_size is not None and not _is_count(rotate_size, 1):
             raise ValueError(f"rotate_size = {rotate_size!r}: expected bytes, 1 or more")
-        if keep is not None and keep < 0:
+        if keep is not None and not _is_count(keep, 0):
             raise ValueError(f"keep = {keep!r}: expected a number of files, 0 or more")
         if compress is not None:
             compressor(compress)
@@ -250,16 +250,18 @@ class FileSink:
             ]
 
 
-def _seconds(every: str | float | None) -> float | None:
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, int) and value >= least
+
+
+def _seconds(every: object) -> float | None:
     if every is None:
         return None
-    if isinstance(every, str):
-        if every not in PERIODS:
-            raise ValueError(f"rotate_every = {every!r}: expected 'hour', 'day' or seconds")
+    if isinstance(every, str) and every in PERIODS:
         return PERIODS[every]
-    if not every > 0:
-        raise ValueError(f"rotate_every = {every!r}: expected more than 0 seconds")
-    return float(every)
+    if isinstance(every, (int, float)) and every > 0:
+        return float(every)
+    raise ValueError(f"rotate_every = {every!r}: expected 'hour', 'day' or seconds above 0")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import weakref
@@ -18,6 +19,9 @@ _held: list[tuple[Writer, bool]] = []
 def look_after(writer: Writer) -> None:
     """Prepare a writer for forks until it is forgotten."""
     _writers.add(writer)
+    process: Any = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        _flush_with_process(writer)  # made in such a process, as by its initializer
 
 
 def forget(writer: Writer) -> None:
@@ -37,7 +41,6 @@ def _after_in_parent() -> None:
 
 
 def _after_in_child() -> None:
-    # A process of multiprocessing ends by os._exit, after its own exit functions only.
     multiprocessing: Any = sys.modules.get("multiprocessing.util")
     while _held:
         writer, _ = _held.pop()
@@ -47,7 +50,8 @@ def _after_in_child() -> None:
 
 
 def _flush_with_process(writer: Writer) -> None:
-    multiprocessing: Any = sys.modules["multiprocessing.util"]
+    # A process of multiprocessing ends by os._exit, after its own exit functions only.
+    multiprocessing: Any = importlib.import_module("multiprocessing.util")
     multiprocessing.Finalize(writer, writer.drain, exitpriority=-1000)
 
 

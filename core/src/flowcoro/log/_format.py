@@ -8,7 +8,16 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from json.encoder import encode_basestring
 
-from flowcoro.log._entry import WANTS_NOTHING, Details, Encoded, Entry, Wants, entry_of, message_of
+from flowcoro.log._entry import (
+    WANTS_NOTHING,
+    Details,
+    Encoded,
+    Entry,
+    Wants,
+    entry_of,
+    message_of,
+    safe_repr,
+)
 from flowcoro.log._trace import Trace
 
 __all__ = ["EntryFormatter", "JsonFormatter", "TextFormatter"]
@@ -84,16 +93,24 @@ class EntryFormatter(logging.Formatter):
                 known = entry if type(entry) is tuple else entry_of(entry, self.wants)  # type: ignore[arg-type]
                 out.append(self.line(known) + "\n")
             except Exception as error:  # noqa: BLE001 - one record must not be the end of others
-                out.append(self.line(_unformatted(entry, error)) + "\n")
+                out.append(self._unformatted(entry, error))
         return out
+
+    def _unformatted(self, entry: object, error: Exception) -> str:
+        """Return the line that stands for one that cannot be formatted."""
+        told = _about(entry, error)
+        try:
+            return self.line(told) + "\n"
+        except Exception:  # noqa: BLE001 - it is the formatter that is broken, not the record
+            return TextFormatter().line(told) + "\n"
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as it is written."""
         return self.line(entry_of(record, self.wants))
 
 
-def _unformatted(entry: object, error: Exception) -> Entry:
-    shown = f"a record cannot be formatted: {error!r:.200}"
+def _about(entry: object, error: Exception) -> Entry:
+    shown = f"a record cannot be formatted: {safe_repr(error, 200)}"
     if type(entry) is tuple and len(entry) == 8 and isinstance(entry[4], str):
         shown = f"{shown}; its message: {entry[4]}"
     return (time.time(), logging.ERROR, None, "flowcoro.log", shown, None, None, None)

@@ -14,6 +14,7 @@ from flowcoro.log._entry import (
     freeze_message,
     message_of,
     record_of,
+    safe_repr,
 )
 from flowcoro.log._fork import forget, look_after
 from flowcoro.log._format import EntryFormatter, TextFormatter
@@ -48,6 +49,7 @@ class AsyncHandler(logging.Handler):
 
     Raises:
         ValueError: An argument makes no sense.
+        TypeError: `sink` is none.
     """
 
     def __init__(
@@ -63,8 +65,12 @@ class AsyncHandler(logging.Handler):
     ) -> None:
         if overflow not in ("drop_oldest", "block"):
             raise ValueError(f"overflow = {overflow!r}: expected 'drop_oldest' or 'block'")
-        if not 0 < flush_interval <= 3600:
+        if not (_is_number(flush_interval) and 0 < flush_interval <= 3600):
             raise ValueError(f"flush_interval = {flush_interval!r}: expected seconds, up to 3600")
+        if block_timeout is not None and not (_is_number(block_timeout) and block_timeout >= 0):
+            raise ValueError(
+                f"block_timeout = {block_timeout!r}: expected seconds, 0 or more, or None"
+            )
         super().__init__(level)
         if sink is None:
             sink = StreamSink()
@@ -153,9 +159,14 @@ class AsyncHandler(logging.Handler):
                 lines.append(self.format(record) + "\n")
             except Exception as error:  # noqa: BLE001 - one record must not be the end of others
                 message = message_of(str(record.msg), record.args)
-                shown = f"a record cannot be formatted: {error!r:.200}; its message: {message}"
+                reason = safe_repr(error, 200)
+                shown = f"a record cannot be formatted: {reason}; its message: {message}"
                 lines.append(f"ERROR flowcoro.log: {shown}\n")
         return lines
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float))
 
 
 def _ignore(entry: Entry | logging.LogRecord) -> None:

@@ -47,6 +47,13 @@ class Logger(logging.Logger):
     to come.
     """
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """See to it that a class which does something of its own with records gets them."""
+        super().__init_subclass__(**options)
+        own = ("makeRecord", "handle", "callHandlers", "filter", "findCaller", "_log")
+        if any(getattr(cls, name) is not getattr(logging.Logger, name) for name in own):
+            cls._direct = _nobody  # type: ignore[assignment, method-assign]
+
     def debug(self, msg: object, *args: object, **kwargs: Any) -> None:
         """Log with level DEBUG."""
         if self.isEnabledFor(DEBUG):
@@ -120,6 +127,11 @@ class Logger(logging.Logger):
         if type(found) is AsyncHandler and found.takes_entries and not found.filters:
             return found
         return None
+
+
+def _nobody(_: Logger) -> AsyncHandler | None:
+    """Stand for `Logger._direct` where records have to be made."""
+    return None
 
 
 def _only_fields(kwargs: dict[str, Any]) -> bool:

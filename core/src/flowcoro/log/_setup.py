@@ -92,7 +92,8 @@ def setup(
         The handler.
 
     Raises:
-        ValueError: An argument makes no sense.
+        ValueError: An argument makes no sense. Nothing is changed then.
+        TypeError: `sink` is none.
         OSError: The file cannot be opened.
     """
     global _installed  # noqa: PLW0603 - one for the process, as the loggers are
@@ -102,30 +103,25 @@ def setup(
         "keep": keep,
         "compress": compress,
     }
-    target: Sink | Callable[[bytes], object]
-    if isinstance(sink, str) and sink in ("stderr", "stdout"):
-        target = StreamSink(sink)
-    elif isinstance(sink, (str, os.PathLike)):
-        target = FileSink(
-            sink,
-            rotate_size=rotate_size,
-            rotate_every=rotate_every,
-            keep=keep,
-            compress=compress,
+    # What may be wrong is looked at before anything is changed.
+    _check_level("level", level)
+    for name, each in (levels or {}).items():
+        _check_level(f"levels[{name!r}]", each)
+    formatter = _formatter(format, source=source, thread=thread, task=task)
+    target = _target(sink, rotation)
+    try:
+        made = AsyncHandler(
+            target,
+            formatter=formatter,
+            capacity=capacity,
+            overflow=overflow,
+            block_timeout=block_timeout,
+            flush_interval=flush_interval,
         )
-    else:
-        target = sink
-    given = [name for name, value in rotation.items() if value is not None]
-    if given and (not isinstance(target, FileSink) or target is sink):
-        raise ValueError(f"{given[0]}: only the path of a file can be rotated so")
-    made = AsyncHandler(
-        target,
-        formatter=_formatter(format, source=source, thread=thread, task=task),
-        capacity=capacity,
-        overflow=overflow,
-        block_timeout=block_timeout,
-        flush_interval=flush_interval,
-    )
+    except BaseException:
+        if isinstance(target, FileSink) and target is not sink:
+            target.close()
+        raise
     shutdown()
     root = logging.getLogger()
     root.addHandler(made)
@@ -160,9 +156,33 @@ def shutdown() -> None:
         for number, (ours, before) in installed.signals.items():
             if signal.getsignal(number) is ours:
                 signal.signal(number, before)
-    if installed.hooks is not None and (sys.excepthook, threading.excepthook) == installed.ours:
-        sys.excepthook, threading.excepthook = installed.hooks
+    if installed.hooks is not None and installed.ours is not None:
+        # One that somebody has wrapped since stays, and does no more than call the one before.
+        if sys.excepthook is installed.ours[0]:
+            sys.excepthook = installed.hooks[0]
+        if threading.excepthook is installed.ours[1]:
+            threading.excepthook = installed.hooks[1]
     installed.handler.close()
+
+
+def _target(
+    sink: Sink | str | os.PathLike[str] | Callable[[bytes], object], rotation: dict[str, Any]
+) -> Sink | Callable[[bytes], object]:
+    """Return what the lines go to."""
+    if isinstance(sink, (str, os.PathLike)) and sink not in ("stderr", "stdout"):
+        return FileSink(sink, **rotation)
+    for name, value in rotation.items():
+        if value is not None:
+            raise ValueError(f"{name}: only the path of a file can be rotated so")
+    return StreamSink(sink) if isinstance(sink, str) else sink
+
+
+def _check_level(name: str, level: int | str) -> None:
+    try:
+        logging.Logger(name).setLevel(level)  # noqa: LOG001 - one that nobody has
+    except (TypeError, ValueError):
+        expected = "a number, or a level's name such as 'INFO'"
+        raise ValueError(f"{name} = {level!r}: expected {expected}") from None
 
 
 def _formatter(
@@ -207,12 +227,13 @@ def _take_hooks(installed: _Installed) -> None:
     def program(
         kind: type[BaseException], error: BaseException, traceback: TracebackType | None
     ) -> None:
-        if not issubclass(kind, KeyboardInterrupt):
+        if _installed is installed and not issubclass(kind, KeyboardInterrupt):
             _log.critical("the program ends by an exception", exc_info=(kind, error, traceback))
         before(kind, error, traceback)
 
     def thread(args: threading.ExceptHookArgs) -> None:
-        if args.exc_value is not None and not issubclass(args.exc_type, SystemExit):
+        ours = _installed is installed and not issubclass(args.exc_type, SystemExit)
+        if ours and args.exc_value is not None:
             name = args.thread.name if args.thread is not None else "?"
             info = (args.exc_type, args.exc_value, args.exc_traceback)
             _log.error("thread %s ends by an exception", name, exc_info=info)

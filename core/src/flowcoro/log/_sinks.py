@@ -83,9 +83,17 @@ class CallableSink:
 
     Args:
         function: Called in the writer's thread with the bytes of whole lines.
+
+    Raises:
+        TypeError: It cannot be called.
     """
 
     def __init__(self, function: Callable[[bytes], object]) -> None:
+        if not callable(function):
+            raise TypeError(
+                f"sink = {function!r}: expected a function of bytes, or an object with the methods"
+                " write, reopen, work and close; for a stream, StreamSink(stream)"
+            )
         self._function = function
 
     def __str__(self) -> str:

@@ -21,6 +21,7 @@ ring fills, and then the oldest records go, counted, whatever the policy.
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import threading
 import time
@@ -30,7 +31,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flowcoro.lockfree import Queue
-from flowcoro.log._entry import Entry
+from flowcoro.log._entry import Entry, safe_repr
 from flowcoro.log._sinks import Sink
 
 __all__ = ["LogStats", "Writer"]
@@ -98,6 +99,8 @@ class Writer:
         self._dropped = 0
         self._told = 0  # of the dropped, those that a notice in the log is about
         self._stopping = False
+        self._closed = False
+        self._reopens = False
         # When a signal comes while its thread drains, what to do right afterwards.
         self.after_drain: Callable[[], object] | None = None
         self._begin()
@@ -115,6 +118,7 @@ class Writer:
         self._wake_at = 1
         self._drainer: int | None = None
         self._wanted = False  # the lock, by another than the thread
+        self._taken: list[Queued] = []  # off the ring, and not lines yet
         self._unwritten = b""
         self._records_unwritten = 0
         self._failing_since: float | None = None
@@ -131,19 +135,34 @@ class Writer:
 
     def _put_into_full(self, entry: Queued) -> None:
         self._wake_up()
-        if (
-            self._block
-            and self._failing_since is None
-            and self._drainer != threading.get_ident()  # a sink that logs waits for itself
-        ):
-            with suppress(TimeoutError):
-                self._queue.put(entry, self._block_timeout)
-                return
+        if self._block and self._put_when_there_is_room(entry):
+            return
         dropped = 0
         while not self._try_put(entry):
             if self._queue.try_get() is not None:
                 dropped += 1
         self._count_dropped(dropped)
+
+    def _put_when_there_is_room(self, entry: Queued) -> bool:
+        """Wait as the policy has it; false when the oldest record has to go after all."""
+        left = math.inf if self._block_timeout is None else self._block_timeout
+        while left > 0 and not self._waits_in_vain():
+            step = min(left, _RETRY)
+            try:
+                self._queue.put(entry, step)
+            except TimeoutError:
+                left -= step
+            else:
+                return True
+        return False
+
+    def _waits_in_vain(self) -> bool:
+        # Whatever of these comes to be while somebody waits does not wake it.
+        return (
+            self._failing_since is not None
+            or self._stopping
+            or self._drainer == threading.get_ident()  # a sink that logs waits for itself
+        )
 
     def _count_dropped(self, dropped: int) -> None:
         with self._count_lock:
@@ -162,14 +181,23 @@ class Writer:
         try:
             if self._thread is None and not self._stopping:
                 thread = threading.Thread(target=self._run, name="flowcoro log", daemon=True)
+                self._thread = thread  # first: it may end before the next line
                 thread.start()
-                self._thread = thread
         except RuntimeError:
+            self._thread = None
             self.drain()  # the interpreter ends, and starts no threads any more
         finally:
             self._starting.release()
 
     def _run(self) -> None:
+        try:
+            self._write_until_stopped()
+        finally:
+            # Whatever has ended it, such as a sink that exits: the next record starts another.
+            self._thread = None
+            self._wake_at = 1
+
+    def _write_until_stopped(self) -> None:
         hurry = max(1, self._capacity // 2)
         wake = self._wake
         while not self._stopping:
@@ -194,7 +222,7 @@ class Writer:
             try:
                 more = self._sink.work()
             except Exception as error:  # noqa: BLE001 - a sink must not end the thread
-                _tell(f"{self._sink}: {error!r}")
+                _tell(f"{self._sink}: {safe_repr(error)}")
                 return False
             finally:
                 self._lock.release()
@@ -212,8 +240,8 @@ class Writer:
         if not self._acquire(timeout):
             return False
         try:
-            if self._drainer is not None:
-                return False  # a sink or a signal handler, within this
+            if self._closed or self._drainer is not None:
+                return False  # or a sink or a signal handler, within this
             self._drainer = threading.get_ident()
             try:
                 return self._drain()
@@ -249,12 +277,13 @@ class Writer:
             return False
         remaining = len(self._queue)
         wrote = False
-        while remaining > 0:
-            batch = self._take(remaining)
-            if not batch:
+        while self._taken or remaining > 0:
+            if not self._taken:
+                self._taken = self._take(remaining)
+                remaining -= len(self._taken)
+            if not self._taken:
                 break
-            remaining -= len(batch)
-            if not self._write_batch(batch):
+            if not self._write_batch(self._taken):
                 return False
             wrote = True
             if self._wanted and self._thread is threading.current_thread():
@@ -280,6 +309,7 @@ class Writer:
             batch = [notice, *batch]
         lines = "".join(self._render(batch))
         self._told += lost
+        self._taken = []
         return self._write(lines.encode("utf-8", "backslashreplace"), len(batch), lost)
 
     def _write(self, data: bytes, records: int, told: int = 0) -> bool:
@@ -294,6 +324,9 @@ class Writer:
         records += self._records_unwritten
         self._unwritten, self._records_unwritten = b"", 0
         try:
+            if self._reopens:
+                self._reopens = False
+                self._sink.reopen()
             while data:
                 data = data[self._sink.write(data) :]
         except OSError as error:
@@ -305,6 +338,9 @@ class Writer:
             self._count_dropped(records - (1 if told else 0))
             self._failed(error)
             return False
+        except BaseException:  # KeyboardInterrupt in who flushes, or a sink that exits
+            self._unwritten, self._records_unwritten = data, records
+            raise
         self._written += records
         if self._failing_since is not None:
             seconds = time.monotonic() - self._failing_since
@@ -314,14 +350,14 @@ class Writer:
         return True
 
     def _failed(self, error: Exception) -> None:
-        self._failure = f"{error}" if isinstance(error, OSError) else f"{error!r}"
+        self._failure = f"{error}" if isinstance(error, OSError) else safe_repr(error)
         if self._failing_since is None:
             self._failing_since = time.monotonic()
             _tell(f"cannot write to {self._sink}: {self._failure}; it is tried again")
 
     def reopen(self) -> None:
         """Have the sink open its target anew before it writes again. For signal handlers."""
-        self._sink.reopen()
+        self._reopens = True
 
     def stats(self) -> LogStats:
         """Return what it has done so far."""
@@ -330,7 +366,7 @@ class Writer:
         )
 
     def close(self) -> None:
-        """Write what is left, end the thread, and close the sink."""
+        """Write what is left, end the thread, and close the sink, unless it is stuck in a write."""
         self._stopping = True
         with suppress(RuntimeError):
             self._wake.release()
@@ -338,12 +374,18 @@ class Writer:
         if thread is not None and thread is not threading.current_thread():
             thread.join(PATIENCE)
         self.drain()
-        lost = len(self._queue) + self._records_unwritten
+        lost = len(self._queue) + len(self._taken) + self._records_unwritten
         if lost:
             self._count_dropped(lost)
             _tell(f"{lost} records are lost: {self._sink}: {self._failure or 'busy'}")
-        with suppress(OSError):
-            self._sink.close()
+        self._closed = True
+        if self._lock.acquire(blocking=False):
+            try:
+                self._sink.close()
+            except Exception as error:  # noqa: BLE001 - a sink may be anything
+                _tell(f"{self._sink}: cannot be closed: {safe_repr(error)}")
+            finally:
+                self._lock.release()
 
     # What `_fork` calls.
 
