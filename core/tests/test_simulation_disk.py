@@ -232,6 +232,7 @@ def test_short_writes_and_a_full_disk() -> None:
 
 
 async def errors_of(disk: SimulatedDisk) -> None:
+    await disk.mkdir("/empty")
     file = await disk.open("/data/file", WRITE | os.O_EXCL)
     calls: list[tuple[Awaitable[object], type[OSError], int]] = [
         (disk.open("/data/no"), FileNotFoundError, errno.ENOENT),
@@ -247,7 +248,10 @@ async def errors_of(disk: SimulatedDisk) -> None:
         (disk.unlink("/data"), IsADirectoryError, errno.EISDIR),
         (disk.rename("/data/no", "/x"), FileNotFoundError, errno.ENOENT),
         (disk.rename("/data/file", "/data"), IsADirectoryError, errno.EISDIR),
-        (disk.rename("/data", "/data/file"), NotADirectoryError, errno.ENOTDIR),
+        (disk.rename("/empty", "/data/file"), NotADirectoryError, errno.ENOTDIR),
+        (disk.rename("/data", "/data/file"), OSError, errno.EINVAL),
+        (disk.rename("/data", "/data/within"), OSError, errno.EINVAL),
+        (disk.rename("/", "/x"), OSError, errno.EBUSY),
         (disk.listdir("/data/file"), NotADirectoryError, errno.ENOTDIR),
         (file.read_at(1, 0), OSError, errno.EBADF),
         (file.write_at(b"x", 1 << 40), OSError, errno.EFBIG),

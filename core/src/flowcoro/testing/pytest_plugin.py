@@ -6,6 +6,7 @@ What is heavy is imported when a test asks for it: this module is loaded for eve
 from __future__ import annotations
 
 import inspect
+import unittest
 from collections.abc import Awaitable, Generator
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +46,17 @@ def simulated_loop(request: pytest.FixtureRequest) -> SimulatedLoop:
     """The loop that a test marked with `simulate` runs on, a fresh one for each seed."""
     if request.node.get_closest_marker("simulate") is None:
         pytest.fail("the fixture simulated_loop is for tests marked with @pytest.mark.simulate")
-    # What stands here until a run has its own.
-    return None  # type: ignore[return-value]
+    return _NotYet()  # type: ignore[return-value]
+
+
+class _NotYet:
+    """What stands for the loop until a run has its own."""
+
+    def __getattr__(self, name: str) -> object:
+        raise AttributeError(
+            f"simulated_loop.{name}: there is a loop within the test only, a fresh one for each"
+            " seed; other fixtures are made before"
+        )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -71,6 +81,19 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Refuse the marker where a test does not run by `pytest_pyfunc_call`."""
+    cls = getattr(item, "cls", None)
+    by_itself = cls is not None and issubclass(cls, unittest.TestCase)
+    if by_itself and item.get_closest_marker("simulate") is not None:
+        pytest.fail(
+            "unittest runs the methods of its TestCase by itself, and not on a simulated loop:"
+            " mark a function, or a method of another class",
+            pytrace=False,
+        )
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """Run a marked test on simulated loops, and not on what other plugins would give it."""
@@ -80,13 +103,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     test = pyfuncitem.obj
     if not inspect.iscoroutinefunction(test):
         pytest.fail("a test that is marked with simulate must be a coroutine function")
-    config, options = pyfuncitem.config, dict(marker.kwargs)
-    if marker.args:
-        options["seeds"] = marker.args[0]
-    if (count := config.getoption("--simulate-seeds")) is not None:
-        options["seeds"] = count
-    if (seed := config.getoption("--simulate-seed")) is not None:
-        options["seed"] = seed
+    options = _options(marker, pyfuncitem.config)
 
     # Its parameters are those of the test, by which pytest calls it; it is no coroutine function,
     # so that nobody else takes it for one.
@@ -114,3 +131,21 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
         return (yield)
     finally:
         pyfuncitem.obj = test
+
+
+def _options(marker: pytest.Mark, config: pytest.Config) -> dict[str, Any]:
+    """Return what to give to `simulate`: the marker's arguments, and those of the command line."""
+    from flowcoro.testing import simulate
+
+    known = list(inspect.signature(simulate).parameters)[1:]
+    unknown = [name for name in marker.kwargs if name not in known]
+    if unknown or len(marker.args) > 2:
+        wrong = ", ".join(unknown) or f"{len(marker.args)} arguments by position"
+        pytest.fail(f"@pytest.mark.simulate: {wrong}; expected {', '.join(known)}", pytrace=False)
+    options: dict[str, Any] = dict(zip(("seeds", "first_seed"), marker.args, strict=False))
+    options.update(marker.kwargs)
+    if (count := config.getoption("--simulate-seeds")) is not None:
+        options["seeds"] = count
+    if (seed := config.getoption("--simulate-seed")) is not None:
+        options["seed"] = seed
+    return options

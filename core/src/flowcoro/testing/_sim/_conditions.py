@@ -40,15 +40,23 @@ class Conditions:
     reorder: float = 0.0
 
     def __post_init__(self) -> None:
-        low, high = self.latency
-        if not 0 <= low <= high:
-            raise ValueError(f"latency must be 0 <= least <= most, not {self.latency}")
-        if self.bandwidth is not None and not self.bandwidth > 0:
-            raise ValueError(f"bandwidth must be above 0, not {self.bandwidth}")
+        try:
+            low, high = self.latency
+            in_order = 0 <= low <= high
+        except (TypeError, ValueError):
+            in_order = False
+        if not in_order:
+            raise ValueError(f"latency must be (least, most) in seconds, not {self.latency!r}")
+        if self.bandwidth is not None and not (_is_number(self.bandwidth) and self.bandwidth > 0):
+            raise ValueError(f"bandwidth must be above 0, not {self.bandwidth!r}")
         for field in fields(self)[2:]:
             value = getattr(self, field.name)
-            if not 0 <= value <= 1:
-                raise ValueError(f"{field.name} must be from 0 to 1, not {value}")
+            if not (_is_number(value) and 0 <= value <= 1):
+                raise ValueError(f"{field.name} must be from 0 to 1, not {value!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
 
 
 class Held(Protocol):

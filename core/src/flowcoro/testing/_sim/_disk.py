@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 
 __all__ = ["SimulatedDisk", "SimulatedFile"]
 
+_CALLS = frozenset(
+    {
+        *("open", "rename", "unlink", "mkdir", "rmdir", "listdir", "stat", "fsync_directory"),
+        *("read_at", "write_at", "truncate", "fsync", "fstat"),
+    }
+)
+
 Path = str | os.PathLike[str]
 
 _MOST_BYTES = 1 << 30
@@ -95,6 +102,10 @@ class SimulatedDisk:
         old, old_name = self._place(source)
         new, new_name = self._place(target)
         node = self._there(source)
+        if node is self._root or not new_name:
+            raise _error(errno.EBUSY, source, target)
+        if isinstance(node, DirectoryNode) and self._is_within(new, node):
+            raise _error(errno.EINVAL, source, target)
         other = new.entries.get(new_name)
         if isinstance(other, DirectoryNode):
             raise _error(errno.EISDIR, source, target)
@@ -177,10 +188,15 @@ class SimulatedDisk:
         """Have the next calls of a name fail.
 
         Args:
-            call: such as `write_at` or `fsync_directory`.
+            call: such as `write_at` or `fsync_directory`; `fstat` for that of an open file.
             number: an errno, such as `errno.EIO`.
             times: how many calls.
+
+        Raises:
+            ValueError: there is no such call.
         """
+        if call not in _CALLS:
+            raise ValueError(f"call = {call!r}: expected one of {', '.join(sorted(_CALLS))}")
         self._failures.setdefault(call, []).extend([number] * times)
 
     def peek(self, path: Path) -> bytes | None:
@@ -243,6 +259,11 @@ class SimulatedDisk:
             for each in node.entries.values():
                 self._walk(each, reached)
 
+    def _is_within(self, directory: DirectoryNode, other: DirectoryNode) -> bool:
+        reached: dict[Node, None] = {}
+        self._walk(other, reached)
+        return directory in reached
+
     def _restore(self, node: Node, reached: dict[Node, None]) -> None:
         reached[node] = None
         if isinstance(node, DirectoryNode):
@@ -298,6 +319,7 @@ class SimulatedFile:
     async def read_at(self, size: int, offset: int) -> bytes:
         """Read at most so many bytes; none at the end of the file."""
         await self._call("read_at", (size, offset))
+        self._check_numbers(size, offset)
         if self._flags & _ACCESS == os.O_WRONLY:
             raise _error(errno.EBADF, self.path)
         data = bytes(self._node.data[offset : offset + size])
@@ -309,6 +331,7 @@ class SimulatedFile:
         data = bytes(data)
         await self._call("write_at", (offset, brief(data)))
         self._check_writable()
+        self._check_numbers(offset)
         disk, node = self._disk, self._node
         if self._flags & os.O_APPEND:
             offset = len(node.data)
@@ -335,6 +358,7 @@ class SimulatedFile:
         """Make the file so long: what is beyond goes, what is missing is zeros."""
         await self._call("truncate", size)
         self._check_writable()
+        self._check_numbers(size)
         if self._room(size, 0) < size:
             raise _error(errno.ENOSPC, self.path)
         self._node.truncate(size)
@@ -370,6 +394,10 @@ class SimulatedFile:
             raise _error(errno.EBADF, self.path)
         if self._disk.power_cuts != self._cuts:
             raise _error(errno.EIO, self.path)
+
+    def _check_numbers(self, *numbers: int) -> None:
+        if min(numbers) < 0:
+            raise _error(errno.EINVAL, self.path)
 
     def _check_writable(self) -> None:
         if self._flags & _ACCESS == os.O_RDONLY:

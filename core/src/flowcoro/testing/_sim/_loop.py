@@ -57,6 +57,21 @@ _EXECUTOR_DELAY = 0.01
 _STALLS = (1e-5, 1e-4, 1e-3, 1e-2)  # up to ten times as long
 
 
+def _check_options(
+    seed: object, order: object, stalls: object, max_time: object, max_steps: object
+) -> None:
+    if not isinstance(seed, int):
+        raise ValueError(f"seed must be an integer, not {seed!r}")
+    if order not in ("random", "fifo"):
+        raise ValueError(f"order must be 'random' or 'fifo', not {order!r}")
+    if not (isinstance(stalls, int | float) and 0 <= stalls <= 1):
+        raise ValueError(f"stalls must be a probability, from 0 to 1, not {stalls!r}")
+    if not (isinstance(max_time, int | float) and max_time > 0):
+        raise ValueError(f"max_time must be seconds, more than 0, not {max_time!r}")
+    if not (isinstance(max_steps, int | float) and max_steps > 0):
+        raise ValueError(f"max_steps must be a number of callbacks, 1 or more, not {max_steps!r}")
+
+
 class SimulatedLoop(NetworkCalls, asyncio.BaseEventLoop):  # type: ignore[misc]
     """An asyncio loop in which time, order, network and disk come from a seed.
 
@@ -81,6 +96,9 @@ class SimulatedLoop(NetworkCalls, asyncio.BaseEventLoop):  # type: ignore[misc]
             ever while something else goes on, such as a heartbeat, does not stand still.
         max_steps: callbacks after which it does likewise; a loop that spins takes no time.
         full_trace: keep all events, and not only the last few thousands.
+
+    Raises:
+        ValueError: an argument makes no sense.
 
     Attributes:
         seed: the seed.
@@ -107,9 +125,8 @@ class SimulatedLoop(NetworkCalls, asyncio.BaseEventLoop):  # type: ignore[misc]
         max_steps: int = 10_000_000,
         full_trace: bool = False,
     ) -> None:
-        if order not in ("random", "fifo"):
-            self._closed = True  # there is nothing to close, which its end would ask for
-            raise ValueError(f"order must be 'random' or 'fifo', not {order!r}")
+        self._closed = True  # as long as there is nothing to close, which its end would ask for
+        _check_options(seed, order, stalls, max_time, max_steps)
         self.seed = seed
         self.random = random.Random(f"program {seed}")  # noqa: S311 - it is to be predictable
         self.trace = Trace(full=full_trace)
@@ -298,6 +315,7 @@ class SimulatedLoop(NetworkCalls, asyncio.BaseEventLoop):  # type: ignore[misc]
             if future.cancelled():
                 return
             self._slept = 0.0
+            asyncio._set_running_loop(None)  # as in a thread, no loop runs where it does
             try:
                 result = func(*args)
             except (SystemExit, KeyboardInterrupt):
@@ -311,6 +329,7 @@ class SimulatedLoop(NetworkCalls, asyncio.BaseEventLoop):  # type: ignore[misc]
             else:
                 later(tell, future.set_result, result)
             finally:
+                asyncio._set_running_loop(self)
                 self._slept = None
 
         def tell(how: Callable[[Any], None], what: object) -> None:
@@ -324,8 +343,13 @@ class SimulatedLoop(NetworkCalls, asyncio.BaseEventLoop):  # type: ignore[misc]
         later(run)
         return future
 
+    def set_default_executor(self, executor: object) -> None:
+        """Do nothing: whatever the executor, functions run in this thread."""
+
     def _sleep(self, seconds: float) -> None:
         """Do what `time.sleep` does: in an executor the result comes later, else the loop halts."""
+        if not seconds >= 0:
+            raise ValueError("sleep length must be non-negative")
         if self._slept is not None:
             self._slept += seconds
         else:

@@ -209,6 +209,11 @@ class NetworkCalls(SocketCalls):
     sock_sendall = sock_sendto = _sockets_refused_later
     sock_sendfile = _sockets_refused_later
 
+    def _signals_refused(self, *_: Any, **__: Any) -> Any:
+        refuse("a signal", "call its handler from the test, at a moment of the seed's choice")
+
+    add_signal_handler = remove_signal_handler = _signals_refused
+
     async def _processes_refused(self, *_: Any, **__: Any) -> Any:
         refuse("another process", "put what it does behind a function that the test replaces")
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import pickle
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -97,6 +99,30 @@ class SimulationFailure(AssertionError):  # noqa: N818 - what is at fault is the
             )
         lines += ["the last events:", *(f"  {line}" for line in trace[-_LAST_EVENTS:])]
         super().__init__("\n".join(lines))
+        self._run = run
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Have what a process pool needs to hand it on; the original as text if it has to be."""
+        original = self.original
+        try:
+            pickle.loads(pickle.dumps(original))  # noqa: S301 - what was just made
+        except Exception:  # noqa: BLE001 - whatever an exception has in it
+            original = RuntimeError(_told_of(original))
+        return _unpickled, (type(self), self._run, original, self.trace, self.replays)
+
+
+def _unpickled(
+    kind: type[SimulationFailure],
+    run: SimulatedRun,
+    original: BaseException,
+    trace: list[str],
+    replays: bool,
+) -> SimulationFailure:
+    return kind(run, original, trace, replays=replays)
+
+
+class _MisuseError(Exception):
+    """What was given is no program; whatever the seed, it cannot run."""
 
 
 def simulate(
@@ -118,9 +144,10 @@ def simulate(
     by the seed; the garbage collector runs between runs only.
 
     Args:
-        main: a coroutine function; it gets the loop if it has a parameter. It must make anew what
-            it uses, since what one run leaves behind would change the next.
-        seeds: how many seeds.
+        main: a coroutine function; it gets the loop if it has a positional parameter without a
+            default. It must make anew what it uses, since what one run leaves behind would change
+            the next.
+        seeds: how many seeds, 1 or more.
         first_seed: the first of them; they are consecutive.
         seed: run this one only.
         order: who runs first of those that are ready in one turn: `random`, as the seed chooses;
@@ -140,12 +167,16 @@ def simulate(
         SimulationFailure: the program failed for a seed, which the message tells, and which is
             also printed. Its cause is what the program raised, or `SimulationStuck` where nothing
             would ever happen any more.
+        TypeError: `main` is no coroutine function.
+        ValueError: an argument makes no sense.
+        RuntimeError: an event loop runs here already, or another thread simulates.
     """
     __tracebackhide__ = True  # pytest is to show the cause
+    _check_call(main, seeds, first_seed)
     options = _Options(main, order, stalls, max_time, max_steps, loop_errors, full_trace)
     chosen = range(first_seed, first_seed + seeds) if seed is None else (seed,)
     runs: list[SimulatedRun] = []
-    with _collected_between() as collect:
+    with _alone(), _collected_between() as collect:
         for each in chosen:
             run, original, trace = _run(options, each)
             if original is not None:
@@ -158,6 +189,17 @@ def simulate(
             runs.append(run)
             collect()
     return SimulationReport(tuple(runs))
+
+
+def _check_call(main: object, seeds: object, first_seed: object) -> None:
+    if not callable(main):
+        raise TypeError(f"main must be a coroutine function, not {main!r}")
+    if not (isinstance(seeds, int) and seeds >= 1):
+        raise ValueError(f"seeds must be how many to try, 1 or more, not {seeds!r}")
+    if not isinstance(first_seed, int):
+        raise ValueError(f"first_seed must be an integer, not {first_seed!r}")
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("simulate() runs a loop of its own: call it where no event loop runs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +239,9 @@ def _run(options: _Options, seed: int) -> tuple[SimulatedRun, BaseException | No
 
     async def whole() -> None:
         try:
-            await (options.main(loop) if _takes_loop(options.main) else options.main())  # type: ignore[call-arg]
+            await _begun(options.main, loop)
         finally:
+            gc.collect()  # tasks in cycles, whose exceptions nobody has asked for, are told now
             note()
 
     hide(whole)
@@ -207,7 +250,10 @@ def _run(options: _Options, seed: int) -> tuple[SimulatedRun, BaseException | No
         runner = asyncio.Runner(loop_factory=lambda: loop)
         try:
             runner.run(whole())
-        except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - judged below
+        except _MisuseError as misuse:
+            runner.close()
+            raise TypeError(str(misuse)) from None
+        except _findings() as raised:
             error = raised
             if not ended:
                 note()
@@ -226,6 +272,20 @@ def _run(options: _Options, seed: int) -> tuple[SimulatedRun, BaseException | No
     if error is not None and not trace:
         trace = loop.trace.lines()
     return ended[0], error, trace
+
+
+def _findings() -> tuple[type[BaseException], ...]:
+    """What counts as a failure of the program: pytest's own as well, which is no `Exception`."""
+    pytest: Any = sys.modules.get("pytest")
+    of_pytest = () if pytest is None else (pytest.fail.Exception,)
+    return (Exception, asyncio.CancelledError, *of_pytest)
+
+
+def _begun(main: Callable[..., Awaitable[object]], loop: SimulatedLoop) -> Awaitable[object]:
+    begun = main(loop) if _takes_loop(main) else main()
+    if not inspect.isawaitable(begun):
+        raise _MisuseError(f"main must be a coroutine function: {main!r} returned {begun!r}")
+    return begun
 
 
 def _takes_loop(main: Callable[..., Any]) -> bool:
@@ -249,6 +309,22 @@ def _told(context: dict[str, Any]) -> BaseException:
         error.add_note(f"the loop was told: {context.get('message')}")
         return error
     return RuntimeError(f"the loop was told: {context.get('message')}")
+
+
+_simulating = threading.Lock()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    if not _simulating.acquire(blocking=False):
+        raise RuntimeError(
+            "another thread simulates: clocks and random numbers are replaced for the whole"
+            " process; use several processes"
+        )
+    try:
+        yield
+    finally:
+        _simulating.release()
 
 
 @contextmanager
