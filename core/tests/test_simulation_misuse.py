@@ -8,6 +8,7 @@ import os
 import pickle
 import random
 import signal
+import socket
 import threading
 import time
 import uuid
@@ -131,6 +132,29 @@ def test_as_completed_makes_its_tasks_in_the_order_given() -> None:
     digests = {simulate(main, seed=1).digest for _ in range(5)}
     assert len(digests) == 1
     assert len({tuple(each) for each in got}) == 1
+
+
+def test_sets_of_transports_and_sockets_have_an_order_of_the_seed() -> None:
+    keep: list[object] = []
+
+    async def main(loop: SimulatedLoop) -> None:
+        keep.extend(bytes(keep_size) for keep_size in range(len(keep) % 7, 4000, 7))
+        del keep[::3]  # so that addresses are others with each run
+        server = await loop.create_server(asyncio.Protocol, port=7)
+        found: dict[object, int] = {}
+        for number in range(6):
+            transport, _ = await loop.create_connection(asyncio.Protocol, "main", 7)
+            found[transport] = number
+            endpoint, _ = await loop.create_datagram_endpoint(
+                asyncio.DatagramProtocol, local_addr=("main", 0)
+            )
+            found[endpoint] = 10 + number
+            keep.append(bytearray(number * 100))
+            found[loop.make_socket(socket.AF_INET, socket.SOCK_STREAM)] = 20 + number
+        loop.trace.add("order", *(found[each] for each in set(found)))
+        server.close()
+
+    assert len({simulate(main, seed=1).digest for _ in range(5)}) == 1
 
 
 def test_an_executor_of_its_own_is_not_waited_for() -> None:
@@ -335,3 +359,52 @@ def test_the_marker_misused(pytester: pytest.Pytester) -> None:
             "*unittest runs the methods of its TestCase by itself*",
         ]
     )
+
+
+def test_the_marker_beside_pytest_asyncio(pytester: pytest.Pytester) -> None:
+    """Its mode `auto` puts a function around each test that runs it on a loop of its own.
+
+    What stands for it here does that in the same way, under its name.
+    """
+    pytester.syspathinsert()
+    pytester.makepyfile(
+        pytest_asyncio="""
+        import asyncio, functools, inspect
+        import pytest
+
+        def synchronized(function):
+            @functools.wraps(function)
+            def inner(*args, **kwargs):
+                asyncio.run(function(*args, **kwargs))
+            return inner
+
+        @pytest.hookimpl(wrapper=True, tryfirst=True)
+        def pytest_runtest_call(item):
+            if inspect.iscoroutinefunction(item.obj):
+                item.obj = synchronized(item.obj)
+            return (yield)
+        """,
+        conftest="pytest_plugins = ['pytest_asyncio']",
+        test_loops="""
+        import asyncio
+        import pytest
+        from flowcoro.testing import SimulatedLoop
+
+        def simulated():
+            return isinstance(asyncio.get_running_loop(), SimulatedLoop)
+
+        @pytest.mark.simulate(seeds=2)
+        async def test_function():
+            assert simulated()
+
+        async def test_not_marked():
+            assert not simulated()
+
+        class TestClass:
+            @pytest.mark.simulate(seeds=2)
+            async def test_method(self, simulated_loop):
+                assert simulated() and simulated_loop.seed < 2
+        """,
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=3)

@@ -100,7 +100,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     marker = pyfuncitem.get_closest_marker("simulate")
     if marker is None:
         return (yield)
-    test = pyfuncitem.obj
+    test, called = _unwrapped(pyfuncitem.obj), pyfuncitem.obj
     if not inspect.iscoroutinefunction(test):
         pytest.fail("a test that is marked with simulate must be a coroutine function")
     options = _options(marker, pyfuncitem.config)
@@ -130,7 +130,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     try:
         return (yield)
     finally:
-        pyfuncitem.obj = test
+        pyfuncitem.obj = called
+
+
+def _unwrapped(test: Any) -> Any:
+    """Return the test without what pytest-asyncio puts around it, to run it on its own loop."""
+    while getattr(test, "__globals__", {}).get("__name__", "").startswith("pytest_asyncio"):
+        test = test.__wrapped__
+    return test
 
 
 def _options(marker: pytest.Mark, config: pytest.Config) -> dict[str, Any]:

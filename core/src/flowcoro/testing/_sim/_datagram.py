@@ -51,8 +51,12 @@ class DatagramTransport(asyncio.DatagramTransport, transports._FlowControlMixin)
         self._protocol: Any = protocol
         self._context = contextvars.copy_context()
         self._sim_lane = loop._next_lane()
+        self._sim_hash = loop._next_hash()
         loop.trace.names[self._sim_lane] = f"datagrams {host}:{local[1]}"
         self._closing = False
+
+    def __hash__(self) -> int:
+        return self._sim_hash
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Have another protocol from now on."""

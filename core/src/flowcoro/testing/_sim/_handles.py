@@ -4,7 +4,8 @@ Everything that is ready has a lane, a number: that of its task or transport, or
 `call_soon`. Within a lane the order stays, between lanes the seed chooses it (see `_loop`).
 
 Tasks and futures hash by their number too, times a factor that the seed draws: so the order of a
-set of them depends on the seed, and neither on addresses nor on chance.
+set of them depends on the seed, and neither on addresses nor on chance. Transports and sockets do
+likewise.
 """
 
 from __future__ import annotations

@@ -36,10 +36,14 @@ class SimulatedSocket(socket.socket):
         self._io_refs = 0
         self._closed = False
         self._sim_loop = loop
+        self._sim_hash = loop._next_hash()
         self._transport = transport
         self._taken = False
         self._bound: tuple[str, int] | None = None
         self._listener: _SocketListener | None = None
+
+    def __hash__(self) -> int:
+        return self._sim_hash
 
     @property
     def family(self) -> socket.AddressFamily:

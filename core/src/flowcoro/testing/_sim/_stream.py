@@ -78,6 +78,7 @@ class StreamTransport(transports._FlowControlMixin, asyncio.Transport):
         self._buffered = False
         self._listener: Acceptor | None = None
         self._sim_lane = loop._next_lane()
+        self._sim_hash = loop._next_hash()
         loop.trace.names[self._sim_lane] = f"stream {self.host}-{self.peer_host}"
         self._draw = loop.network._dice.random
         self._window = loop.network.window
@@ -472,6 +473,9 @@ class StreamTransport(transports._FlowControlMixin, asyncio.Transport):
             self._loop.network._streams.pop(self, None)
             if self._listener is not None:
                 self._listener.gone(self)
+
+    def __hash__(self) -> int:
+        return self._sim_hash
 
     def __repr__(self) -> str:
         state = "closed" if self._lost else "closing" if self._closing else "open"
