@@ -20,6 +20,8 @@ from flowcoro.log import (
     AsyncHandler,
     EntryFormatter,
     Logger,
+    StructlogFactory,
+    StructlogLogger,
     TextFormatter,
     handler,
     setup,
@@ -366,3 +368,22 @@ if __name__ == "__main__":
     ran = run("import runpy; runpy.run_path('program.py', run_name='__main__')", tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert len((tmp_path / "app.log").read_text().splitlines()) == 1000
+
+
+def test_keys_of_structlog_that_a_record_has_too(sink) -> None:
+    shown = logging.Formatter("%(name)s|%(message)s|%(name_)s|%(args_)s|%(user)s")
+    handler = AsyncHandler(sink, formatter=shown, flush_interval=FAR)
+    StructlogLogger(handler, "orders").info(event="paid %d", name="alice", args="x", user="bob")
+    handler.close()
+    assert sink.lines == ["orders|paid %d|alice|x|bob"]
+
+
+def test_structlog_before_there_is_a_setup(caplog) -> None:
+    """It is not lost: whoever listens to the standard library's logger has it."""
+    shutdown()
+    log = StructlogFactory()("orders.early")
+    with caplog.at_level(logging.INFO):
+        log.debug(event="too low")
+        log.info(event="paid", user="alice")
+    (record,) = caplog.records
+    assert (record.name, record.getMessage(), record.user) == ("orders.early", "paid", "alice")

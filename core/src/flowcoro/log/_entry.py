@@ -240,5 +240,9 @@ def record_of(entry: Entry) -> logging.LogRecord:
     if details is not None:
         given["exc_text"] = details.exception
         given["stack_info"] = details.stack
-        given.update(details.fields or {})
+        for key, value in (details.fields or {}).items():
+            free = key  # structlog's keys may be anything; those of a record stay what they are
+            while free in STANDARD or free in given:
+                free += "_"
+            given[free] = value
     return logging.makeLogRecord(given)

@@ -6,7 +6,13 @@ import logging
 import time
 from typing import Any
 
-from flowcoro.log._entry import Details, format_exception, freeze_fields, freeze_message
+from flowcoro.log._entry import (
+    Details,
+    format_exception,
+    freeze_fields,
+    freeze_message,
+    record_of,
+)
 from flowcoro.log._handler import AsyncHandler
 from flowcoro.log._trace import current_trace
 
@@ -20,7 +26,8 @@ class StructlogLogger:
     `level` is the method's, and all other keys are extra fields.
 
     Args:
-        handler: Where records go; None: the handler of `flowcoro.log.setup`.
+        handler: Where records go; None: the handler of `flowcoro.log.setup`, and as long as there
+            is none, the standard library's logger of that name.
         name: The logger's name unless the event says another.
     """
 
@@ -34,7 +41,7 @@ class StructlogLogger:
             from flowcoro.log._setup import handler as installed
 
             handler = installed()
-        if handler is None or level < handler.level:
+        if handler is not None and level < handler.level:
             return
         fields = dict(event)
         message, _ = freeze_message(fields.pop("event", ""), None)
@@ -50,7 +57,11 @@ class StructlogLogger:
                 exception if exception is None or type(exception) is str else repr(exception),
                 None if stack is None else str(stack),
             )
-        handler.put((time.time(), level, None, name, message, None, current_trace(), details))
+        entry = (time.time(), level, None, name, message, None, current_trace(), details)
+        if handler is not None:
+            handler.put(entry)
+        elif (logger := logging.getLogger(name)).isEnabledFor(level):
+            logger.handle(record_of(entry))
 
     def debug(self, **event: Any) -> None:
         """Take an event of level DEBUG."""
