@@ -186,6 +186,35 @@ def test_no_loop_runs_where_an_executor_does() -> None:
     asyncio.run(nothing())
 
 
+def test_who_is_ended_at_the_time_limit_may_clean_up() -> None:
+    cleaned: list[float] = []
+
+    async def main(loop: SimulatedLoop) -> None:
+        try:
+            await asyncio.sleep(float("inf"))
+        finally:
+            await asyncio.sleep(1)
+            cleaned.append(loop.time())
+
+    for stalls in (0, 1):
+        with pytest.raises(SimulationFailure, match="after 10 virtual seconds"):
+            simulate(main, seeds=1, max_time=10, stalls=stalls)
+    assert len(cleaned) == 4  # each seed that fails runs twice
+    assert max(cleaned) < 10
+
+
+@pytest.mark.parametrize(
+    ("port", "error", "told"),
+    [(99999, OverflowError, "0 to 65535, not 99999"), ("nosuch", socket.gaierror, "'nosuch'")],
+)
+def test_a_port_that_is_none(port: Any, error: type[Exception], told: str) -> None:
+    async def main() -> None:
+        with pytest.raises(error, match=told):
+            await asyncio.open_connection("main", port)
+
+    simulate(main, seeds=1)
+
+
 def test_signals_are_refused_with_words() -> None:
     async def main(loop: SimulatedLoop) -> None:
         with pytest.raises(NotImplementedError, match="a signal cannot be simulated: call its"):

@@ -377,7 +377,7 @@ class SimulatedLoop(NetworkCalls, asyncio.BaseEventLoop):  # type: ignore[misc]
                     self._cancelled_timers -= 1
                     continue
                 alone = not (timers and timers[0][0] <= when)
-                if stalled:
+                if stalled and when <= self._max_time:
                     self._now = max(self._now, when) + self._stall()
                 elif alone and when <= self._max_time:
                     if when > self._now:
@@ -449,11 +449,12 @@ class SimulatedLoop(NetworkCalls, asyncio.BaseEventLoop):  # type: ignore[misc]
                     "deadlock: nothing is ready, no timer is set and nothing is on its way\n"
                     + tell_tasks(self)
                 )
-            self._now = max(self._now, timers[0][0])
-            if self._now > self._max_time:
+            when = max(self._now, timers[0][0])
+            if when > self._max_time:  # and time stays what it is, for who cleans up
                 raise SimulationStuck(
                     f"it goes on after {self._max_time:g} virtual seconds\n{tell_tasks(self)}"
                 )
+            self._now = when
         now = self._now
         while timers and timers[0][0] <= now:
             handle = heapq.heappop(timers)[2]

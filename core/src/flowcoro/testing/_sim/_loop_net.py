@@ -222,6 +222,12 @@ class NetworkCalls(SocketCalls):
 
 
 def _port(port: int | str | None) -> int:
-    if isinstance(port, str):
-        return int(port) if port.isdigit() else socket.getservbyname(port)
-    return port or 0
+    if isinstance(port, str) and not port.isdigit():
+        try:
+            return socket.getservbyname(port)
+        except OSError:
+            raise socket.gaierror(socket.EAI_SERVICE, f"no service is called {port!r}") from None
+    number = int(port or 0)
+    if not 0 <= number <= 65535:
+        raise OverflowError(f"port must be from 0 to 65535, not {number}")
+    return number
