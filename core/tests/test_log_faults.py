@@ -6,6 +6,7 @@ import gzip
 import logging
 import multiprocessing
 import os
+import select
 import sys
 import threading
 from collections import UserDict
@@ -20,6 +21,7 @@ from flowcoro.log import (
     AsyncHandler,
     EntryFormatter,
     Logger,
+    StreamSink,
     StructlogFactory,
     StructlogLogger,
     TextFormatter,
@@ -387,3 +389,23 @@ def test_structlog_before_there_is_a_setup(caplog) -> None:
         log.info(event="paid", user="alice")
     (record,) = caplog.records
     assert (record.name, record.getMessage(), record.user) == ("orders.early", "paid", "alice")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes there always block")
+def test_a_stream_that_does_not_block_has_each_line_once() -> None:
+    """As standard error is where another has its terminal or pipe in an event loop."""
+    source, target = os.pipe()
+    os.set_blocking(target, False)
+    with open(source, "rb") as reader, open(target, "w", encoding="utf-8") as writer:
+        handler = AsyncHandler(StreamSink(writer), capacity=8192, flush_interval=FAR)
+        logger = logger_for(handler)
+        count = 5000  # far more than a pipe takes at once
+        for number in range(count):
+            logger.info("number %d", number)
+        flushing = threading.Thread(target=handler.flush)
+        flushing.start()
+        until(lambda: not select.select([], [target], [], 0)[1])  # it is full
+        lines = [reader.readline() for _ in range(count)]
+        flushing.join(30)
+        handler.close()
+    assert [int(line.rpartition(b" ")[2]) for line in lines] == list(range(count))

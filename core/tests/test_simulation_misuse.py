@@ -215,6 +215,24 @@ def test_a_port_that_is_none(port: Any, error: type[Exception], told: str) -> No
     simulate(main, seeds=1)
 
 
+def test_the_last_events_are_those_before_the_end() -> None:
+    """And not those of the tasks that are cancelled then."""
+
+    async def waits() -> None:
+        await asyncio.Event().wait()
+
+    async def main(loop: SimulatedLoop) -> None:
+        loop.call_soon(lambda: 1 // 0)
+        main.task = asyncio.create_task(waits(), name="left over")  # type: ignore[attr-defined]
+        await asyncio.sleep(1)
+
+    with pytest.raises(SimulationFailure, match="ZeroDivisionError") as caught:
+        simulate(main, seeds=1, stalls=0)
+    assert [line for line in caught.value.trace if "left over" in line] == [
+        "0.000000 run left over"
+    ]
+
+
 def test_signals_are_refused_with_words() -> None:
     async def main(loop: SimulatedLoop) -> None:
         with pytest.raises(NotImplementedError, match="a signal cannot be simulated: call its"):

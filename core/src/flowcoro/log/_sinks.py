@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import select
 import sys
 from collections.abc import Callable
 from typing import Protocol, TextIO, runtime_checkable
@@ -59,6 +62,10 @@ class StreamSink:
         if stream is None:  # as of pythonw, and of who closed it
             return len(data)
         text = data.decode("utf-8")
+        if _never_blocks(stream):
+            stream.flush()
+            _write_all(stream.fileno(), text.encode(stream.encoding, "backslashreplace"))
+            return len(data)
         try:
             stream.write(text)
         except UnicodeEncodeError:
@@ -76,6 +83,27 @@ class StreamSink:
 
     def close(self) -> None:
         """Do nothing: the stream is another's."""
+
+
+def _never_blocks(stream: TextIO) -> bool:
+    """Whether it is one that takes what fits and refuses the rest, and does not say how much."""
+    if sys.platform == "win32" or type(stream) is not io.TextIOWrapper:
+        return False
+    try:
+        return not os.get_blocking(stream.fileno())
+    except (OSError, ValueError):  # it is closed, or there is no file behind
+        return False
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    """Write as to a file that blocks."""
+    writable = select.poll()
+    writable.register(descriptor, select.POLLOUT)
+    while data:
+        try:
+            data = data[os.write(descriptor, data) :]
+        except BlockingIOError:
+            writable.poll()
 
 
 class CallableSink:

@@ -109,5 +109,11 @@ class SimTask(_Task):  # type: ignore[type-arg]
         loop.trace.names[lane] = name
         super().__init__(coro, loop=loop, name=name, **options)
 
+    def set_name(self, value: object, /) -> None:
+        """Set the name, which the trace shows; `asyncio.create_task` does that before 3.13."""
+        super().set_name(value)
+        loop: SimulatedLoop = self.get_loop()  # type: ignore[assignment]
+        loop.trace.names[self._sim_lane] = self.get_name()
+
     def __hash__(self) -> int:
         return self._sim_hash

@@ -262,7 +262,8 @@ def _run(options: _Options, seed: int) -> tuple[SimulatedRun, BaseException | No
             with suppress(Exception):
                 runner.close()
             raise
-        trace = loop.trace.lines() if error is not None else []
+        failed = error is not None or (options.loop_errors and told)
+        trace = loop.trace.lines() if failed else []
         try:
             runner.close()
         except SimulationStuck as stuck:
