@@ -201,6 +201,26 @@ def test_copying_a_tree(loop: str, tree: Path) -> None:
     run_on(loop, main())
 
 
+def test_what_a_copy_does_not_replace(loop: str, tree: Path) -> None:
+    os.mkfifo(tree / "fifo")
+    os.symlink("/dev/full", tree / "full")
+
+    async def main() -> None:
+        directory = Directory(tree)
+        for target in ("fifo", "full"):  # nor is either opened, or removed as not whole
+            with pytest.raises(OSError, match="only regular files can be replaced") as caught:
+                await directory.copy("a.txt", target)
+            assert (caught.value.errno, caught.value.filename) == (errno.EINVAL, str(tree / target))
+            assert os.path.lexists(tree / target)
+        for target in (".", "deep/copy", "link/copy"):
+            with pytest.raises(OSError, match="cannot be copied into itself"):
+                await directory.copy(".", target, recursive=True)
+        assert not (tree / "deep" / "copy").exists()
+
+    with nothing_left_open():
+        run_on(loop, main())
+
+
 def test_watching(loop: str, tree: Path) -> None:
     async def main() -> None:
         seen: set[tuple[str, str]] = set()

@@ -37,6 +37,7 @@ def _built_in(name: str, summary: str) -> Command:
 
 
 BUILT_IN = (
+    _built_in("copy", "Copy a file or a directory, with a progress bar."),
     _built_in("demo", "Run the example application."),
     _built_in("doctor", "Tell what is installed, loaded and missing."),
     _built_in("new", "Make a new application."),

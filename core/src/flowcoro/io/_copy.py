@@ -74,9 +74,13 @@ class _Copying:
         if not stat.S_ISREG(info.st_mode):
             raise OSError(errno.EINVAL, "only regular files can be copied", source)
         with suppress(FileNotFoundError):
-            if os.path.samestat(info, os.stat(target)):
+            there = os.stat(target)
+            if os.path.samestat(info, there):
                 reason = "a file cannot be copied to itself"
                 raise OSError(errno.EINVAL, reason, source, None, target)
+            # What is not whole is removed in the end, which a device must not be.
+            if not stat.S_ISREG(there.st_mode) and not stat.S_ISDIR(there.st_mode):
+                raise OSError(errno.EINVAL, "only regular files can be replaced", target)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | binary
         self._to = os.open(target, flags, stat.S_IMODE(info.st_mode) | stat.S_IWUSR)
         self.size = info.st_size
@@ -133,6 +137,7 @@ async def copy_tree(disk: Disk, source: str, target: str, progress: Progress | N
     Raises:
         OSError: Something cannot be copied; what was copied before stays.
     """
+    await disk.call(_check_apart, source, target)
     folders, files, links, size = await disk.call(_survey, source)
     done = 0
 
@@ -149,6 +154,14 @@ async def copy_tree(disk: Disk, source: str, target: str, progress: Progress | N
     for folder in reversed(folders):  # at last: what was put in has changed their times
         await disk.call(shutil.copystat, os.path.join(source, folder), os.path.join(target, folder))
     return done
+
+
+def _check_apart(source: str, target: str) -> None:
+    above = os.path.realpath(source)
+    place = os.path.realpath(target)
+    if place == above or place.startswith(os.path.join(above, "")):
+        reason = "a directory cannot be copied into itself"
+        raise OSError(errno.EINVAL, reason, source, None, target)
 
 
 def _survey(source: str) -> tuple[list[str], list[str], list[str], int]:

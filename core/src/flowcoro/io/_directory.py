@@ -282,7 +282,8 @@ class Directory:
 
         Raises:
             IsADirectoryError: It is a directory, and `recursive` is false.
-            OSError: It cannot be read, or the copy not be written.
+            OSError: It cannot be read, or the copy not be written. The source, or what would be
+                replaced, is no regular file; or a directory would be copied into itself (EINVAL).
         """
         old, new = self._at(source), self._at(target)
         disk = current_disk()
