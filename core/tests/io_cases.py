@@ -45,3 +45,25 @@ def nothing_left_open() -> Iterator[None]:
     before = open_descriptors()
     yield
     assert open_descriptors() - before == set()
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """Have all descriptors taken, as many as there may be."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(each) for each in os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
+    taken = []
+    try:
+        while True:
+            try:
+                taken.append(os.dup(0))
+            except OSError:
+                break
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for each in taken:
+            os.close(each)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from contextlib import suppress
 
 from flowcoro.io._disk import Buffer, Disk, current_disk
 from flowcoro.io._finish import finish
+from flowcoro.io._info import FileInfo
 from flowcoro.io._paths import AnyPath, text_of, with_path
 
 __all__ = ["write_atomic"]
@@ -32,7 +34,8 @@ async def write_atomic(
         encoding: of text.
 
     Raises:
-        OSError: It cannot be written: then the old content is there, and no temporary file.
+        OSError: It cannot be written: then the old content is there, and no temporary file. What is
+            there is a directory (EISDIR), or a device or the like (EINVAL).
             After a failure to sync the directory the new one is there, but perhaps not on the disk.
         UnicodeEncodeError: The encoding has no bytes for the text.
     """
@@ -43,10 +46,12 @@ async def write_atomic(
         target = await disk.real_path(given)
         with suppress(FileNotFoundError):
             info = await disk.stat(target, follow_links=True)
+            _check_replaceable(info, given)
             if permissions is None:
                 permissions = info.permissions
         folder, name = os.path.split(target)
-        temporary = os.path.join(folder, f".{name[:200]}.{secrets.token_hex(8)}.tmp")
+        begin = os.fsdecode(os.fsencode(name)[:200])  # a name has 255 bytes at most
+        temporary = os.path.join(folder, f".{begin}.{secrets.token_hex(8)}.tmp")
         await _write(disk, temporary, content, permissions)
         try:
             await disk.rename(temporary, target)
@@ -56,9 +61,15 @@ async def write_atomic(
             raise
         await sync_directory(disk, folder or ".")
     except OSError as error:
-        if error.filename is None:
-            raise with_path(error, given) from None
-        raise
+        error.filename = error.filename2 = None  # the temporary file's name says nothing
+        raise with_path(error, given) from None
+
+
+def _check_replaceable(info: FileInfo, path: str) -> None:
+    if info.is_directory:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not info.is_file:
+        raise OSError(errno.EINVAL, "only regular files can be replaced", path)
 
 
 async def _write(disk: Disk, path: str, content: Buffer, permissions: int | None) -> None:

@@ -55,6 +55,7 @@ class _Copying:
         self._source, self._target = source, target
         self._from = self._to = -1
         self._copy = getattr(os, "copy_file_range", None)
+        self._has_holes = False
         self.size = 0
         self.done = 0
 
@@ -84,6 +85,7 @@ class _Copying:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | binary
         self._to = os.open(target, flags, stat.S_IMODE(info.st_mode) | stat.S_IWUSR)
         self.size = info.st_size
+        self._has_holes = hasattr(os, "SEEK_DATA") and info.st_blocks * 512 < info.st_size
 
     def copy_piece(self) -> bool:
         """Copy some; False at the end."""
@@ -97,9 +99,15 @@ class _Copying:
             raise
 
     def _copy_piece(self) -> bool:
+        most = PIECE
+        if self._has_holes:
+            most = self._skip_hole()
+            if not most:
+                self._has_holes = False
+                return True
         if self._copy is not None:
             try:
-                copied: int = self._copy(self._from, self._to, PIECE)
+                copied: int = self._copy(self._from, self._to, most)
             except OSError as error:
                 # Not between these file systems, or not of this kind.
                 if error.errno not in {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}:
@@ -109,12 +117,30 @@ class _Copying:
                 self.done += copied
                 return True
             self._copy = None  # the end, or what has no size, such as in /proc: read on
-        data = os.read(self._from, 1 << 20)
+        data = os.read(self._from, min(most, 1 << 20))
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(self._to, rest) :]
         self.done += len(data)
         return bool(data)
+
+    def _skip_hole(self) -> int:
+        """Go on to where something is, in both files; return how much of it to copy, 0 at the end.
+
+        A hole must not become zeros: those of a terabyte would fill the disk.
+        """
+        try:
+            begin = os.lseek(self._from, self.done, os.SEEK_DATA)
+            end = os.lseek(self._from, begin, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            begin = end = max(os.fstat(self._from).st_size, self.done)
+            os.ftruncate(self._to, begin)
+        os.lseek(self._from, begin, os.SEEK_SET)
+        os.lseek(self._to, begin, os.SEEK_SET)
+        self.done = begin
+        return min(end - begin, PIECE)
 
     def finish(self) -> None:
         """Give it the permissions and times."""

@@ -6,8 +6,9 @@ import errno
 import glob
 import os
 import shutil
+import sys
 from collections.abc import AsyncIterator, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from flowcoro.io._copy import Progress, copy_file, copy_tree
 from flowcoro.io._disk import current_disk
@@ -223,7 +224,7 @@ class Directory:
         try:
             info = await disk.stat(path, follow_links=False)
             if info.is_directory and recursive:
-                await disk.call(shutil.rmtree, path)
+                await disk.call(_remove_tree, path)
             else:
                 await disk.remove(path, directory=info.is_directory)
         except OSError as error:
@@ -266,7 +267,7 @@ class Directory:
         recursive: bool = False,
         progress: Progress | None = None,
     ) -> int:
-        """Copy a file with its permissions and times, or a directory.
+        """Copy a file with its permissions and times, or a directory; holes stay holes.
 
         It can be cancelled between two pieces of some MiB; a file that is not whole is removed.
 
@@ -307,6 +308,18 @@ def _take(found: Iterator[str]) -> list[str]:
         if len(batch) == BATCH:
             break
     return batch
+
+
+def _remove_tree(path: str) -> None:
+    def fail(_function: object, at: str, error: BaseException) -> NoReturn:
+        if isinstance(error, OSError):
+            error.filename = at  # which is but the last name, for some
+        raise error
+
+    if sys.version_info >= (3, 12):
+        shutil.rmtree(path, onexc=fail)
+    else:
+        shutil.rmtree(path, onerror=lambda function, at, info: fail(function, at, info[1]))
 
 
 def _make_directory(path: str, permissions: int, parents: bool, exist_ok: bool) -> None:

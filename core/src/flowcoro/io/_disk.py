@@ -9,6 +9,7 @@ position, or text, does not.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sys
 import weakref
@@ -296,7 +297,11 @@ def _pwrite(fd: int, data: Buffer, offset: int) -> int:
 
 def _append(fd: int, data: Buffer) -> int:
     if hasattr(os, "RWF_APPEND"):
-        return os.pwritev(fd, [data], 0, os.RWF_APPEND)
+        try:
+            return os.pwritev(fd, [data], 0, os.RWF_APPEND)
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:  # such as by a device
+                raise
     return _pwrite(fd, data, os.fstat(fd).st_size)
 
 

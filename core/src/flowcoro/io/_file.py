@@ -6,10 +6,7 @@ ahead of it, is in `_binary`; characters are in `_text`.
 
 from __future__ import annotations
 
-import errno
 import io
-import os
-import stat
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Coroutine
@@ -29,7 +26,7 @@ if TYPE_CHECKING:
     from flowcoro.io._opening import Opening
     from flowcoro.io._text import TextFile
 
-__all__ = ["AT_ONCE", "MOST_AT_ALL", "File", "check_kind"]
+__all__ = ["AT_ONCE", "MOST_AT_ALL", "File"]
 
 T = TypeVar("T")
 
@@ -119,8 +116,8 @@ class File(ABC, Generic[AnyStr]):
 
         Raises:
             OSError: It cannot be opened: `FileNotFoundError`, `IsADirectoryError`,
-                `PermissionError`, `FileExistsError` (mode `x`) and so on, with the path. A FIFO
-                and a socket have no positions (ESPIPE).
+                `PermissionError`, `FileExistsError` (mode `x`) and so on, with the path. A FIFO,
+                a socket and a terminal have no positions (ESPIPE).
             ValueError: There is no such mode, or no line ends so.
             LookupError: There is no such encoding.
         """
@@ -481,17 +478,3 @@ class File(ABC, Generic[AnyStr]):
         if self._busy:
             raise anyio.BusyResourceError(f"reading or writing at the position of {self._name}")
         self._busy = True
-
-
-def check_kind(info: FileInfo, name: str) -> None:
-    """See to it that it has positions.
-
-    Raises:
-        IsADirectoryError: It is a directory.
-        OSError: It is a FIFO or a socket (ESPIPE).
-    """
-    if info.is_directory:
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
-    if stat.S_ISFIFO(info.mode) or stat.S_ISSOCK(info.mode):
-        what = "a FIFO" if stat.S_ISFIFO(info.mode) else "a socket"
-        raise OSError(errno.ESPIPE, f"{what} has no positions to read or write at", name)

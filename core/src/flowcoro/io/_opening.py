@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Generator
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
 from flowcoro.io._binary import BinaryFile
 from flowcoro.io._disk import Disk, current_disk
-from flowcoro.io._file import File, check_kind
+from flowcoro.io._file import File
 from flowcoro.io._finish import finish
+from flowcoro.io._info import FileInfo
 from flowcoro.io._paths import AnyPath, text_of, with_path
 from flowcoro.io._text import TextFile, check_text_options
 
@@ -100,7 +103,7 @@ class Opening(Generic[F]):
 
     async def _make(self, disk: Disk, fd: int) -> F:
         info = await disk.info(fd)
-        check_kind(info, self._path)
+        _check_kind(info, fd, self._path)
         at = info.size if self._mode[0] == "a" else 0
         file: BinaryFile | TextFile
         if self._text_options is None:
@@ -124,3 +127,23 @@ def _read_mode(mode: str) -> tuple[int, bool]:
     # To open a FIFO must not wait for its other end: it is refused, once it is seen to be one.
     flags = direction | _FLAGS[kind] | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     return flags, "b" in rest
+
+
+def _check_kind(info: FileInfo, fd: int, name: str) -> None:
+    """See to it that it has positions.
+
+    Raises:
+        IsADirectoryError: It is a directory.
+        OSError: It is a FIFO, a socket, or a device such as a terminal (ESPIPE).
+    """
+    if info.is_directory:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
+    if stat.S_ISFIFO(info.mode) or stat.S_ISSOCK(info.mode):
+        what = "a FIFO" if stat.S_ISFIFO(info.mode) else "a socket"
+        raise OSError(errno.ESPIPE, f"{what} has no positions to read or write at", name)
+    if stat.S_ISCHR(info.mode):
+        try:
+            os.lseek(fd, 0, os.SEEK_CUR)
+        except OSError as error:
+            reason = "a device has no positions to read or write at"
+            raise OSError(error.errno, reason, name) from None

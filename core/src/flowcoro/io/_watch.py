@@ -7,6 +7,9 @@ from typing import Literal, NamedTuple
 
 import anyio
 
+from flowcoro.io._disk import current_disk
+from flowcoro.io._paths import with_path
+
 __all__ = ["Change", "watch"]
 
 _KINDS: dict[int, Literal["added", "modified", "deleted"]] = {
@@ -26,10 +29,18 @@ class Change(NamedTuple):
     path: str
 
 
+async def _check_there(path: str) -> None:
+    try:
+        await current_disk().stat(path, follow_links=True)
+    except OSError as error:
+        raise with_path(error, path) from None
+
+
 async def watch(path: str, *, recursive: bool, settle: float) -> AsyncIterator[set[Change]]:
     """Yield the changes as they come, those of `settle` seconds together."""
     import watchfiles
 
+    await _check_there(path)
     stop = anyio.Event()
     # By this library: inotify and its like differ too much from each other.
     changes = watchfiles.awatch(
