@@ -77,7 +77,7 @@ def test_only_one_thread_simulates() -> None:
 
     clock = time.monotonic
     simulate(main, seeds=1)
-    assert "another thread simulates" in str(told[0])
+    assert "a simulation runs already" in str(told[0])
     assert time.monotonic is clock
     simulate(nothing, seeds=1)
 

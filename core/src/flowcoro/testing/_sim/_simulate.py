@@ -169,7 +169,7 @@ def simulate(
             would ever happen any more.
         TypeError: `main` is no coroutine function.
         ValueError: an argument makes no sense.
-        RuntimeError: an event loop runs here already, or another thread simulates.
+        RuntimeError: an event loop runs here, or a simulation in this process.
     """
     __tracebackhide__ = True  # pytest is to show the cause
     _check_call(main, seeds, first_seed)
@@ -319,8 +319,8 @@ _simulating = threading.Lock()
 def _alone() -> Iterator[None]:
     if not _simulating.acquire(blocking=False):
         raise RuntimeError(
-            "another thread simulates: clocks and random numbers are replaced for the whole"
-            " process; use several processes"
+            "a simulation runs already, here or in another thread: clocks and random numbers are"
+            " replaced for the whole process; use several processes"
         )
     try:
         yield
