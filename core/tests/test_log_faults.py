@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import select
+import signal
 import sys
 import threading
 from collections import UserDict
@@ -409,3 +410,41 @@ def test_a_stream_that_does_not_block_has_each_line_once() -> None:
         flushing.join(30)
         handler.close()
     assert [int(line.rpartition(b" ")[2]) for line in lines] == list(range(count))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there are no such signals here")
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        "in_thread(shutdown); setup('app.log', flush_interval=3600)",
+        "in_thread(lambda: setup('app.log', flush_interval=3600))",
+        "in_thread(shutdown)",
+    ],
+    ids=["undone", "changed", "undone for good"],
+)
+def test_signals_after_a_setup_was_undone_in_another_thread(tmp_path, changes, number) -> None:
+    """Only the main thread may set signals; what they do is still what the setup wants."""
+    program = f"""
+import logging, os, signal, threading
+from flowcoro.log import setup, shutdown
+
+def in_thread(function):
+    thread = threading.Thread(target=function)
+    thread.start()
+    thread.join()
+
+setup("old.log")
+{changes}
+for number in range(100): logging.getLogger("app").info("%d", number)
+os.kill(os.getpid(), signal.{number})
+logging.getLogger("app").info("alive")
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    ran = run(program, tmp_path, covered=False)
+    set_up = (tmp_path / "app.log").exists()
+    reopens = set_up and number == "SIGHUP"
+    assert ran.returncode == -(signal.SIGTERM if reopens else getattr(signal, number)), ran.stderr
+    if set_up:
+        lines = (tmp_path / "app.log").read_text().splitlines()
+        assert len(lines) == 100 + reopens

@@ -197,28 +197,39 @@ def _formatter(
 
 
 def _take_signals(installed: _Installed, *, reopens: bool) -> None:
-    writer = installed.handler.writer
-
-    def reopen(_number: int, _frame: FrameType | None) -> None:
-        writer.reopen()
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        def die() -> None:
-            writer.after_drain = None
-            writer.drain()
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-
-        if writer.draining_here():
-            writer.after_drain = die  # it came while this thread writes: not in between
-            return
-        die()
-
-    wanted = {"SIGHUP": reopen if reopens else end, **dict.fromkeys(_FATAL, end)}
+    wanted = {"SIGHUP": _reopen if reopens else _end, **dict.fromkeys(_FATAL, _end)}
     for name, ours in wanted.items():
         number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-            installed.signals[number] = (ours, signal.signal(number, ours))
+        # Those of a setup that was undone in another thread, which cannot give them back, are free.
+        if number is not None and signal.getsignal(number) in (signal.SIG_DFL, _reopen, _end):
+            signal.signal(number, ours)
+            installed.signals[number] = (ours, signal.SIG_DFL)
+
+
+# What they are about is the setup of the moment, whichever had them set.
+
+
+def _reopen(number: int, frame: FrameType | None) -> None:
+    if _installed is None:
+        _end(number, frame)
+    else:
+        _installed.handler.reopen()
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    writer = _installed.handler.writer if _installed is not None else None
+
+    def die() -> None:
+        if writer is not None:
+            writer.after_drain = None
+            writer.drain()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    if writer is not None and writer.draining_here():
+        writer.after_drain = die  # it came while this thread writes: not in between
+        return
+    die()
 
 
 def _take_hooks(installed: _Installed) -> None:
