@@ -294,10 +294,11 @@ class Directory:
 
 
 def _scan(path: str) -> list[Entry]:
+    make = tuple.__new__  # what Entry() does, in less time
     with os.scandir(path) as found:
         return [
-            Entry(each.name, each.path, each.is_dir(follow_symlinks=False), each.is_symlink())
-            for each in found
+            make(Entry, (at.name, at.path, at.is_dir(follow_symlinks=False), at.is_symlink()))
+            for at in found
         ]
 
 
