@@ -12,6 +12,8 @@ DISTRIBUTIONS := core flowcoro-http flowcoro-db plugins/flowcoro-observability
 NATIVE_SOURCES := $(shell find core/native/include core/native/cmake core/bindings core/CMakeLists.txt -type f 2>/dev/null)
 SETUP := $(VENV)/.set-up
 NATIVE_BUILD := core/native/build
+# Projects of CMake with tests.
+NATIVE := core/native flowcoro-http/native
 BENCH_PYTHON ?= $(BIN)/python
 BENCH_OPTIONS ?=
 BENCH_NAMES ?= *
@@ -110,9 +112,11 @@ types: $(SETUP) stubs ## Check types (mypy, strict)
 	MYPYPATH=tests/soak:tests/benchmarks $(BIN)/mypy tests/soak
 
 native-test: $(SETUP) ## Test the native core (ctest)
-	cmake -S core/native -B $(NATIVE_BUILD)/plain -G Ninja $(QUIETLY)
-	cmake --build $(NATIVE_BUILD)/plain $(QUIETLY)
-	ctest --test-dir $(NATIVE_BUILD)/plain --output-on-failure
+	for project in $(NATIVE); do \
+		cmake -S $$project -B $$project/build/plain -G Ninja $(QUIETLY) && \
+		cmake --build $$project/build/plain $(QUIETLY) && \
+		ctest --test-dir $$project/build/plain --output-on-failure || exit 1; \
+	done
 
 # Wine's folder is made once. Its server and services stay up until the tests are over: otherwise
 # each test would wait for a start of them, and ctest for the end of what a test has started.
@@ -141,20 +145,26 @@ native-windows: $(SETUP) ## Test the native core for Windows, under Wine (needs 
 native-sanitize: $(SETUP) ## The same under AddressSanitizer+UBSan and under ThreadSanitizer
 	for sanitizers in address,undefined thread; do \
 		test $$sanitizers = thread && level=-O1 || level=-O0; \
-		cmake -S core/native -B $(NATIVE_BUILD)/$$sanitizers -G Ninja \
-			-DCMAKE_BUILD_TYPE=RelWithDebInfo -DFLOWCORO_SANITIZE=$$sanitizers \
-			-DCMAKE_CXX_FLAGS_RELWITHDEBINFO="$$level -g1 -DNDEBUG" $(QUIETLY) && \
-		cmake --build $(NATIVE_BUILD)/$$sanitizers $(QUIETLY) && \
-		ctest --test-dir $(NATIVE_BUILD)/$$sanitizers --output-on-failure || exit 1; \
+		for project in $(NATIVE); do \
+			build=$$project/build/$$sanitizers; \
+			cmake -S $$project -B $$build -G Ninja \
+				-DCMAKE_BUILD_TYPE=RelWithDebInfo -DFLOWCORO_SANITIZE=$$sanitizers \
+				-DCMAKE_CXX_FLAGS_RELWITHDEBINFO="$$level -g1 -DNDEBUG" $(QUIETLY) && \
+			cmake --build $$build $(QUIETLY) && \
+			ctest --test-dir $$build --output-on-failure || exit 1; \
+		done; \
 	done
 
 native-coverage: $(SETUP) ## The same with a gate on line coverage
-	cmake -S core/native -B $(NATIVE_BUILD)/coverage -G Ninja \
-		-DCMAKE_BUILD_TYPE=Debug -DFLOWCORO_COVERAGE=ON $(QUIETLY)
-	cmake --build $(NATIVE_BUILD)/coverage $(QUIETLY)
-	ctest --test-dir $(NATIVE_BUILD)/coverage --output-on-failure $(QUIETLY)
-	cd core/native && gcovr --root . --filter include/ --merge-lines --print-summary \
-		--fail-under-line 90 build/coverage
+	for project in $(NATIVE); do \
+		build=$$project/build/coverage; \
+		cmake -S $$project -B $$build -G Ninja \
+			-DCMAKE_BUILD_TYPE=Debug -DFLOWCORO_COVERAGE=ON $(QUIETLY) && \
+		cmake --build $$build $(QUIETLY) && \
+		ctest --test-dir $$build --output-on-failure $(QUIETLY) && \
+		(cd $$project && gcovr --root . --filter include/ --merge-lines --print-summary \
+			--fail-under-line 90 build/coverage) || exit 1; \
+	done
 
 native-bench: $(SETUP) ## Measure the native core (release build)
 	cmake -S core/native -B $(NATIVE_BUILD)/plain -G Ninja -DFLOWCORO_BENCH=ON $(QUIETLY)
@@ -179,4 +189,4 @@ docs: $(SETUP) ## Build the documentation into site/ (strict)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file .mkdocs.yml
 
 clean: ## Remove what the targets made
-	rm -rf $(VENV) $(FREE_THREADED_VENV) build dist site core/build $(NATIVE_BUILD) .coverage* htmlcov
+	rm -rf $(VENV) $(FREE_THREADED_VENV) build dist site core/build $(NATIVE:%=%/build) .coverage* htmlcov
