@@ -17,6 +17,7 @@ NATIVE := core/native flowcoro-http/native
 BENCH_PYTHON ?= $(BIN)/python
 BENCH_OPTIONS ?=
 BENCH_NAMES ?= *
+FUZZ_RUNS ?= 10000000
 SOAK_OPTIONS ?=
 FREE_THREADED_HOME ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flowcoro/python-free-threaded-3.13
 FREE_THREADED_PYTHON ?= $(FREE_THREADED_HOME)/bin/python3.13t
@@ -27,7 +28,7 @@ QUIETLY := > /dev/null
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-python test-packaging test-free-threaded bench bench-loops soak \
+.PHONY: help setup demo test test-python test-packaging test-free-threaded bench bench-loops soak fuzz \
 	coverage lint format types layering docs native-test native-sanitize native-coverage native-bench \
 	native-cross native-windows stubs wheels clean
 
@@ -173,6 +174,15 @@ native-bench: $(SETUP) ## Measure the native core (release build)
 	for bench in $(NATIVE_BUILD)/plain/bench/reactor*_bench; do \
 		if [ -x $$bench ]; then $$bench $(BENCH_OPTIONS) || exit 1; fi; \
 	done
+
+fuzz: ## Fuzz what reads the network's bytes (needs clang; FUZZ_RUNS=10000000)
+	mkdir -p build/fuzz/found
+	clang++ -std=c++20 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+		-I flowcoro-http/native/include flowcoro-http/native/fuzz/requests_fuzz.cpp \
+		-o build/fuzz/requests_fuzz
+	cd build/fuzz && ./requests_fuzz -runs=$(FUZZ_RUNS) -max_len=4096 -print_final_stats=1 \
+		-dict=$(CURDIR)/flowcoro-http/native/fuzz/http.dict found \
+		$(CURDIR)/flowcoro-http/native/fuzz/corpus
 
 native-cross: $(SETUP) ## Compile the native core for macOS and FreeBSD (by zig's clang)
 	$(BIN)/python -m ziglang version $(QUIETLY) 2>&1 || $(UV) pip install --quiet \
