@@ -187,6 +187,20 @@ PyObject* when(PyObject* self, PyObject* /*unused*/) {
     return PyFloat_FromDouble(reinterpret_cast<TimerHandleObject*>(self)->when);
 }
 
+// By their times, as asyncio's are ordered; each is equal to itself only.
+PyObject* compare_timers(PyObject* self, PyObject* other, int how) {
+    if (how == Py_EQ || how == Py_NE || !Py_IS_TYPE(other, Py_TYPE(self))) {
+        Py_RETURN_NOTIMPLEMENTED;
+    }
+    const double ours = reinterpret_cast<TimerHandleObject*>(self)->when;
+    const double theirs = reinterpret_cast<TimerHandleObject*>(other)->when;
+    Py_RETURN_RICHCOMPARE(ours, theirs, how);
+}
+
+Py_hash_t hash_timer(PyObject* self) {
+    return PyBaseObject_Type.tp_hash(self);
+}
+
 PyObject* get_arguments(PyObject* self, void* /*unused*/) {
     const HandleObject& handle = handle_of(self);
     if (handle.callback == nullptr) {
@@ -260,6 +274,8 @@ PyType_Slot timer_handle_slots[] = {
     {Py_tp_dealloc, reinterpret_cast<void*>(dealloc_timer_handle)},
     {Py_tp_traverse, reinterpret_cast<void*>(traverse)},
     {Py_tp_clear, reinterpret_cast<void*>(clear)},
+    {Py_tp_richcompare, reinterpret_cast<void*>(compare_timers)},
+    {Py_tp_hash, reinterpret_cast<void*>(hash_timer)},
     {Py_tp_methods, timer_handle_methods},
     {Py_tp_getset, timer_handle_properties},
     {}};

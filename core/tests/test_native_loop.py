@@ -76,6 +76,22 @@ def test_a_cancelled_callback_lets_go_of_what_it_had(loop: Loop) -> None:
     turn(loop)
 
 
+def test_timers_are_ordered_by_their_times(loop: Loop) -> None:
+    times = [3.0, 1.0, 2.0]
+    timers = [loop.call_at(loop.time() + 100 + each, print) for each in times]
+    assert [timers.index(each) for each in sorted(timers)] == [1, 2, 0]
+    same = loop.call_at(timers[0].when(), print)
+    assert same <= timers[0] <= same
+    assert not same < timers[0]
+    assert not same > timers[0]
+    assert same != timers[0]
+    assert len({same, *timers}) == 4
+    with pytest.raises(TypeError):
+        sorted([same, 5.0])  # type: ignore[list-item]
+    for each in (same, *timers):
+        each.cancel()
+
+
 def test_timers_ring_in_order_and_not_early(loop: Loop) -> None:
     seen: list[str] = []
     begin = loop.time()

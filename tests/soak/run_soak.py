@@ -35,6 +35,7 @@ CONNECTIONS = 64
 # Of the time of a round: 1 KiB mostly, and what takes the ways of small and of large messages.
 SIZES = ((1024, 0.9), (1, 0.05), (100 * 1024, 0.05))
 DEADLINE = 30.0
+PORTION = 500  # connections, after which garbage is collected
 # Rounds of warm-up after which a server must have all the memory that it needs, but for so much.
 MOST_WARM_UP = 20
 FEW_BYTES = 16 * 1024
@@ -64,6 +65,10 @@ class Soaked:
         answer: dict[str, Any] = json.loads(self._process.stdout.readline())
         return answer
 
+    def collect(self) -> None:
+        """Have it collect its garbage, so that there is as much each time."""
+        self._ask()
+
     def wait_for_descriptors(self, most: int) -> None:
         """Wait until it has no more than these open."""
         end = time.monotonic() + DEADLINE
@@ -83,7 +88,7 @@ class Soaked:
                     seconds=0.0,
                 )
                 done += measured["warm_up_echoes"] + measured["echoes"]
-                self._ask()  # collects garbage, which is as much each time then
+                self.collect()
         return done
 
 
@@ -175,24 +180,26 @@ def _exchange(client: socket.socket, number: int) -> None:
     assert client.recv(len(message), socket.MSG_WAITALL) == message
 
 
-def _cycle(port: int, count: int) -> None:
+def _cycle(server: Soaked, count: int) -> None:
     ends = (_close, _reset, _half_close)
     for number in range(count):
-        client = _connected(port, number)
+        if number % PORTION == 0:
+            server.collect()
+        client = _connected(server.port, number)
         if number % 4:  # the others say nothing
             _exchange(client, number)
         ends[number % len(ends)](client)
 
 
 def cycles(reactor: str, mode: str, count: int) -> dict[str, Any]:
-    """Connect and close so often, after a warm-up of a twelfth."""
+    """Connect and close so often, after a warm-up of a sixth."""
     with soaked(reactor, mode) as server, on_processor(processors()[1]):
         none = server.figures()["descriptors"]
-        _cycle(server.port, max(count // 12, 100))
+        _cycle(server, max(count // 6, 100))
         server.wait_for_descriptors(none)
         before = server.figures()
         began = time.monotonic()
-        _cycle(server.port, count)
+        _cycle(server, count)
         took = time.monotonic() - began
         server.wait_for_descriptors(none)
         return {"count": count, "seconds": took, "before": before, "after": server.figures()}
@@ -208,7 +215,7 @@ def idle(reactor: str, mode: str, count: int) -> dict[str, Any]:
     clients: list[socket.socket] = []
     try:
         with soaked(reactor, mode) as server, on_processor(processors()[1]):
-            _cycle(server.port, 100)
+            _cycle(server, 100)
             before = server.figures()
             for number in range(count):
                 clients.append(_connected(server.port, number))
