@@ -282,7 +282,7 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
     options = parser.parse_args()
     kinds = [(reactor, mode) for mode in options.modes for reactor in options.reactors]
-    growths = (*NAMES, "errors")
+    growths = (*(f"{name}, bytes" for name in NAMES[:3]), *NAMES[3:], "errors")
     failed = []
 
     def judge(measured: dict[str, Any], what: str) -> None:
