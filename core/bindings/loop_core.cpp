@@ -220,6 +220,7 @@ bool LoopCore::run() noexcept {
     do {
         good = turn();
     } while (good && !stopping_);
+    reactor_->flush();  // what the last callbacks wrote leaves, though nobody may run it again
     gauges_->end_run();
     stopping_ = false;
     return good;

@@ -347,6 +347,19 @@ def test_another_protocol_may_take_over_in_a_pause(loop: Loop) -> None:
 # Writing.
 
 
+def test_what_the_last_callback_writes_goes_out(loop: Loop) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    with theirs:
+        transport, _ = loop.run_until_complete(loop.create_connection(asyncio.Protocol, sock=ours))
+        loop.call_soon(transport.write, b"the last")
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        assert theirs.recv(100) == b"the last"
+        transport.abort()
+        loop.run_until_complete(asyncio.sleep(0))
+
+
 def test_the_protocol_is_told_when_to_pause_writing(loop: Loop) -> None:
     with connect(loop, Recorder()) as (protocol, peer):
         transport = protocol.transport
