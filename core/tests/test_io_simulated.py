@@ -37,7 +37,7 @@ def test_a_power_cut_leaves_the_old_or_the_new() -> None:
         assert not done or found == NEW
         seen.add(found)
 
-    simulate(main, seeds=400)
+    simulate(main, seeds=1000)
     assert seen == {OLD, NEW}
 
 

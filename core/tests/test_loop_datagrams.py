@@ -16,6 +16,7 @@ import pytest
 from flowcoro import reactor
 from flowcoro._loop import Loop
 from flowcoro._loop._datagrams import DatagramTransport
+from transport_cases import loop_of
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="it does not run there yet")
 
@@ -24,9 +25,8 @@ HOST = "127.0.0.1"
 
 @pytest.fixture(params=reactor.available() if sys.platform != "win32" else ())
 def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
-    loop = Loop(request.param)
-    yield loop
-    loop.close()
+    with loop_of(request.param) as loop:
+        yield loop
 
 
 class Recorder(asyncio.DatagramProtocol):

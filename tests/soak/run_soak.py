@@ -192,10 +192,10 @@ def _cycle(server: Soaked, count: int) -> None:
 
 
 def cycles(reactor: str, mode: str, count: int) -> dict[str, Any]:
-    """Connect and close so often, after a warm-up of a sixth."""
+    """Connect and close so often, after a warm-up of a twelfth."""
     with soaked(reactor, mode) as server, on_processor(processors()[1]):
         none = server.figures()["descriptors"]
-        _cycle(server, max(count // 6, 100))
+        _cycle(server, max(count // 12, 100))
         server.wait_for_descriptors(none)
         before = server.figures()
         began = time.monotonic()
