@@ -39,6 +39,7 @@ PORTION = 500  # connections, after which garbage is collected
 # Rounds of warm-up after which a server must have all the memory that it needs, but for so much.
 MOST_WARM_UP = 20
 FEW_BYTES = 16 * 1024
+CALM_ROUNDS = 3
 # A port that was closed first stays taken for a minute: an address has 28,000 of them.
 ADDRESSES = [f"127.0.0.{last}" for last in range(2, 10)]
 
@@ -123,15 +124,17 @@ def soaked(reactor: str, mode: str) -> Iterator[Soaked]:
 
 
 def _at_its_mark(server: Soaked, seconds: float) -> dict[str, Any]:
-    """Go on with rounds until one needs no more memory than before; return what it holds then.
+    """Go on until rounds in a row need no more memory than before; return what it holds then.
 
     A loop keeps buffers to receive into, as many as it has needed at any one time.
     """
     before = server.figures()
+    calm = 0
     for _ in range(MOST_WARM_UP):
         server.echo(1, seconds)
         after = server.figures()
-        if after["malloced"] - before["malloced"] < FEW_BYTES:
+        calm = calm + 1 if after["malloced"] - before["malloced"] < FEW_BYTES else 0
+        if calm == CALM_ROUNDS:
             return after
         before = after
     raise RuntimeError(f"it does not come to rest: {before}")
