@@ -9,7 +9,8 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 CONSTRAINTS := .ci/constraints.txt
 DISTRIBUTIONS := core flowcoro-http flowcoro-db plugins/flowcoro-observability
-NATIVE_SOURCES := $(shell find core/native/include core/native/cmake core/bindings core/CMakeLists.txt -type f 2>/dev/null)
+NATIVE_SOURCES := $(shell find core/native/include core/native/cmake core/bindings core/CMakeLists.txt \
+	flowcoro-http/native/include flowcoro-http/bindings flowcoro-http/CMakeLists.txt -type f 2>/dev/null)
 SETUP := $(VENV)/.set-up
 NATIVE_BUILD := core/native/build
 # Projects of CMake with tests.

@@ -18,6 +18,7 @@ from flowcoro_http import (
     Response,
     Router,
 )
+from flowcoro_http._exchange import AsgiExchange
 from flowcoro_http.testing import client_for
 
 
@@ -37,6 +38,10 @@ def scope(**changes: Any) -> dict[str, Any]:
     }
 
 
+async def _no_send(message: Any) -> None:
+    raise AssertionError("nothing is sent here")
+
+
 def request(
     *events: dict[str, Any], limit: int = 10, timeout: float = 0, **changes: Any
 ) -> Request:
@@ -47,7 +52,11 @@ def request(
     async def receive() -> Any:
         return await receiving.receive()
 
-    made = Request(scope(**changes), receive, max_body_bytes=limit, body_timeout=timeout)
+    made = Request(
+        AsgiExchange(scope(**changes), receive, _no_send),
+        max_body_bytes=limit,
+        body_timeout=timeout,
+    )
     made.state["streams"] = (sending, receiving)  # kept, and closed by `let_go`
     return made
 

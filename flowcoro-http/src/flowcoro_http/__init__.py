@@ -23,7 +23,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from flowcoro_http._asgi import Application
-    from flowcoro_http._backend import Server, ServerBackend, ServerOptions
+    from flowcoro_http._backend import (
+        CountingServer,
+        Server,
+        ServerBackend,
+        ServerOptions,
+    )
     from flowcoro_http._client import HttpClient
     from flowcoro_http._config import HttpConfig, Limits
     from flowcoro_http._encoding import ResponseEncoder
@@ -48,6 +53,7 @@ __all__ = [
     "CallNext",
     "ClientDisconnected",
     "Cookie",
+    "CountingServer",
     "FieldError",
     "Header",
     "Headers",
@@ -87,6 +93,7 @@ _HOMES = {
     "CallNext": "_middleware",
     "ClientDisconnected": "_problem",
     "Cookie": "_parameters",
+    "CountingServer": "_backend",
     "FieldError": "_problem",
     "Header": "_parameters",
     "Headers": "_multi",

@@ -1,9 +1,12 @@
-"""The router as an ASGI 3 application: requests, WebSockets and lifespan.
+"""The bound router: requests, WebSockets and lifespan.
 
 `Application` is what a `Router` becomes once its routes, dependencies, middleware and
 encoders are known; it never changes, so requests share it without locks. A request goes
-through: table -> middleware -> endpoint (bind, call, encode) -> ASGI events. Errors
-become responses at the endpoint and again around each middleware (`_guard`).
+through: table -> middleware -> endpoint (bind, call, encode) -> exchange. Errors become
+responses at the endpoint and again around each middleware (`_guard`).
+
+It is an ASGI 3 application. The native engine calls `handle`, `finish` and `recover`
+instead, with exchanges of its own.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from flowcoro.app import Dependencies
 from flowcoro_http._binding import Binder
 from flowcoro_http._config import Limits
 from flowcoro_http._encoding import EncoderSet
+from flowcoro_http._exchange import AsgiExchange, AsgiHead, Exchange, Head
 from flowcoro_http._middleware import CallNext, Middleware, chain
 from flowcoro_http._problem import ClientDisconnected, HttpError, Problem, phrase
 from flowcoro_http._request import Request, RequestHead
@@ -63,6 +67,7 @@ class Endpoint:
         error_handlers: by exception type, the nearest router's first.
         dependencies: opens scopes for what is made per request.
         respond: answers a request, the middleware of included routers around it.
+        has_middleware: whether there is any of those.
         invoke: calls the handler, in a thread if it is a plain function.
     """
 
@@ -72,6 +77,7 @@ class Endpoint:
     error_handlers: Sequence[Mapping[type[Exception], ErrorHandler]]
     dependencies: Dependencies
     respond: CallNext | None = None
+    has_middleware: bool = False
     invoke: Callable[[dict[str, Any]], Awaitable[Any]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -129,25 +135,27 @@ class Application:
         encoders: EncoderSet,
         limits: Limits,
     ) -> None:
+        self.encoders = encoders
+        self.has_middleware = bool(middleware)
         self._table = table
-        self._endpoints = endpoints
+        self.endpoints = endpoints
         self._error_handlers = error_handlers
-        self._encoders = encoders
         self._limits = limits
         self._respond = chain(middleware, self._dispatch, self._guard)
 
     @property
     def routes(self) -> list[Route]:
         """Every route, with its full path."""
-        return [endpoint.route for endpoint in self._endpoints]
+        return [endpoint.route for endpoint in self.endpoints]
 
     def instances(self) -> Iterator[object]:
         """Yield every application-wide instance that some handler depends on."""
-        for endpoint in self._endpoints:
+        for endpoint in self.endpoints:
             yield from endpoint.binder.instances()
 
     def compile(self, endpoint: Endpoint, middleware: Sequence[Middleware]) -> None:
         """Make `endpoint.respond`, with the middleware of the routers it came through."""
+        endpoint.has_middleware = bool(middleware)
         endpoint.respond = chain(
             middleware, self._guard(partial(self._answer, endpoint)), self._guard
         )
@@ -156,7 +164,7 @@ class Application:
         """Serve one ASGI connection."""
         kind = scope["type"]
         if kind == "http":
-            await self._http(scope, receive, send)
+            await self.handle(AsgiExchange(scope, receive, send))
         elif kind == "websocket":
             await self._websocket(scope, receive, send)
         elif kind == "lifespan":
@@ -164,27 +172,53 @@ class Application:
         else:
             raise ValueError(f"a router serves http, websocket and lifespan, not {kind!r}")
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, exchange: Exchange) -> None:
+        """Answer one request."""
+        request, mount = self._request(exchange)
+        if mount is not None:
+            scope = _below(exchange.scope, mount.prefix)
+            await mount.app(scope, exchange.receive, exchange.send)
+        else:
+            await self._conclude(request, await self._respond(request))
+
+    async def finish(self, exchange: Exchange, endpoint: Endpoint, result: Any) -> None:
+        """Answer with what an endpoint's handler has returned, whoever called it."""
+
+        async def returned(request: Request) -> Response:
+            return self._as_response(endpoint, request, result)
+
+        request, _ = self._request(exchange)
+        await self._conclude(request, await self._guard(returned)(request))
+
+    async def recover(self, exchange: Exchange, endpoint: Endpoint, error: Exception) -> None:
+        """Answer with what becomes of an error that an endpoint's handler has raised."""
+        request, _ = self._request(exchange)
+        request.routing.endpoint = endpoint
+        await self._conclude(request, await self._failed(request, error))
+
+    def _request(self, exchange: Exchange) -> tuple[Request, Mount | None]:
+        """Find out what a request is for."""
         limits = self._limits
         request = Request(
-            scope, receive, max_body_bytes=limits.max_body_bytes, body_timeout=limits.body_timeout
+            exchange, max_body_bytes=limits.max_body_bytes, body_timeout=limits.body_timeout
         )
         try:
-            found = self._table.match(scope["method"], _raw_path(scope))
+            found = self._table.match(exchange.method, _raw_path(exchange))
         except MalformedPathError as error:
             request.routing.malformed = str(error)
+            return request, None
+        if isinstance(found, Match):
+            target = found.value
+            if isinstance(target, Mount):
+                return request, target
+            _attach(request, target, found)
         else:
-            if isinstance(found, Match):
-                target = found.value
-                if isinstance(target, Mount):
-                    await target.app(_below(scope, target.prefix), receive, send)
-                    return
-                _attach(request, target, found)
-            else:
-                request.routing.allowed = found.allowed
-        response = await self._respond(request)
+            request.routing.allowed = found.allowed
+        return request, None
+
+    async def _conclude(self, request: Request, response: Response) -> None:
         try:
-            await self._finish(request, response, receive, send)
+            await self._finish(request, response)
         finally:
             if request.routing.cleanup is not None:
                 await request.routing.cleanup.aclose()
@@ -217,8 +251,11 @@ class Application:
                 result = await endpoint.call(request)
         else:
             result = await endpoint.call(request)
+        return self._as_response(endpoint, request, result)
+
+    def _as_response(self, endpoint: Endpoint, request: Request, result: Any) -> Response:
         response = as_response(result, endpoint.route.status)
-        render(response, self._encoders, request)
+        render(response, self.encoders, request)
         return response
 
     def _guard(self, call: CallNext) -> CallNext:
@@ -240,7 +277,7 @@ class Application:
                 result = handler(request, error)
                 result = await result if inspect.isawaitable(result) else result
                 response = as_response(result, 200)
-                render(response, self._encoders, request)
+                render(response, self.encoders, request)
             except Exception as second:  # noqa: BLE001 - logged below
                 error = _single(second)
             else:
@@ -256,17 +293,15 @@ class Application:
                     return handlers[kind]
         return None
 
-    async def _finish(
-        self, request: Request, response: Response, receive: Receive, send: Send
-    ) -> None:
+    async def _finish(self, request: Request, response: Response) -> None:
         try:
-            render(response, self._encoders, request)  # what middleware made itself
+            render(response, self.encoders, request)  # what middleware made itself
         except Exception as error:  # noqa: BLE001 - logged in there
             response = _default_response(request, error)
         if response.status == _CLIENT_CLOSED:
             return
         with contextlib.suppress(OSError):  # the client has gone; nobody is left to tell
-            await _send_response(request, response, send)
+            await _send_response(request, response)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         limits = self._limits
@@ -279,7 +314,7 @@ class Application:
     async def _serve_socket(self, socket: WebSocket, receive: Receive, send: Send) -> None:
         scope = socket.scope
         try:
-            found = self._table.match(WEBSOCKET, _raw_path(scope))
+            found = self._table.match(WEBSOCKET, _raw_path(AsgiHead(scope)))
         except MalformedPathError as error:
             await _refuse(socket, receive, HttpError(400, str(error)))
             return
@@ -298,13 +333,11 @@ class Application:
                 group.cancel_scope.cancel()
 
 
-def _raw_path(scope: Scope) -> bytes:
+def _raw_path(head: Head) -> bytes:
     """Return the path as it came, without the prefix this application is mounted at."""
-    raw: bytes | None = scope.get("raw_path")
-    if not raw:
-        # Already decoded by the server: encode what would be read as an escape.
-        raw = scope["path"].replace("%", "%25").encode()
-    root = (scope.get("root_path") or "").encode()
+    # Where the server has decoded it: encode what would be read as an escape.
+    raw = head.raw_path or head.path.replace("%", "%25").encode()
+    root = head.root_path.encode()
     if root and raw.startswith(root + b"/"):
         return raw[len(root) :]
     return b"/" if root and raw == root else raw
@@ -349,41 +382,28 @@ def _default_response(request: Request, error: Exception) -> Response:
 
 
 def _label(request: RequestHead) -> str:
-    method = request.scope.get("method", WEBSOCKET)
+    method = request.method if isinstance(request, Request) else WEBSOCKET
     # The path is the client's: quoted, so that it cannot forge lines of the log.
     return f"{method[:32]} {request.path[:200]!r}"
 
 
-async def _send_response(request: Request, response: Response, send: Send) -> None:
-    body, status, headers = response.body, response.status, response.headers.raw
-    silent = status in {204, 304}
-    if not isinstance(body, bytes):
-        start = {"type": "http.response.start", "status": status, "headers": headers}
-        await _send_stream(request, body, start, send, silent=silent)
+async def _send_response(request: Request, response: Response) -> None:
+    exchange, body = request.exchange, response.body
+    if isinstance(body, bytes):
+        await exchange.respond(response.status, response.headers.raw, body)
         return
-    if not silent:
-        # The length is ours to say, whatever a handler has set.
-        headers = [field for field in headers if field[0] != b"content-length"]
-        headers.append((b"content-length", b"%d" % len(body)))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    content = b"" if silent or request.method == "HEAD" else body
-    await send({"type": "http.response.body", "body": content})
-
-
-async def _send_stream(
-    request: Request, pieces: AsyncIterable[bytes], start: Scope, send: Send, *, silent: bool
-) -> None:
-    close: Callable[[], Awaitable[None]] | None = getattr(pieces, "aclose", None)
+    close: Callable[[], Awaitable[None]] | None = getattr(body, "aclose", None)
     try:
-        await send(start)
-        if silent or request.method == "HEAD":
-            await send({"type": "http.response.body", "body": b""})
-            return
-        async with anyio.create_task_group() as group:
-            group.start_soon(_cancel_when_gone, request, group.cancel_scope)
-            if await _send_pieces(request, pieces, send):
-                await send({"type": "http.response.body", "body": b""})
-            group.cancel_scope.cancel()
+        await exchange.start(response.status, response.headers.raw)
+        if response.status in {204, 304} or request.method == "HEAD":
+            await exchange.end()
+        elif exchange.cancels:
+            await _send_pieces(request, body)
+        else:
+            async with anyio.create_task_group() as group:
+                group.start_soon(_cancel_when_gone, request, group.cancel_scope)
+                await _send_pieces(request, body)
+                group.cancel_scope.cancel()
     finally:
         if close is not None:
             with anyio.CancelScope(shield=True):
@@ -395,22 +415,23 @@ async def _cancel_when_gone(request: Request, scope: anyio.CancelScope) -> None:
     scope.cancel()
 
 
-async def _send_pieces(request: Request, pieces: AsyncIterable[bytes], send: Send) -> bool:
-    """Send every piece; False when they broke off, which the client must notice."""
+async def _send_pieces(request: Request, pieces: AsyncIterable[bytes]) -> None:
+    """Send every piece; where they break off, the client must notice."""
+    exchange = request.exchange
     try:
         async for piece in pieces:
-            if piece:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await exchange.write(piece)
     except OSError:
-        return False
+        exchange.abort()
     except Exception as error:
-        # The status is out. Returning without the last event makes the server cut the
-        # connection, so that nobody takes the part for the whole.
+        # The status is out. Without its end the connection is cut, so that nobody takes
+        # the part for the whole.
         logger.error(
             "%s (request %s): its stream failed", _label(request), request.id, exc_info=error
         )
-        return False
-    return True
+        exchange.abort()
+    else:
+        await exchange.end()
 
 
 async def _refuse(socket: WebSocket, receive: Receive, error: HttpError) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import anyio
 
 from flowcoro_http._types import ASGIApp
 
-__all__ = ["Server", "ServerBackend", "ServerOptions"]
+__all__ = ["CountingServer", "Server", "ServerBackend", "ServerOptions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,15 @@ class ServerOptions:
 
     Attributes:
         keep_alive_timeout: seconds that a connection may wait for its next request.
+        head_timeout: seconds that a request's head may take to come.
+        body_timeout: seconds to wait for more of a body; 0 waits for ever.
+        send_timeout: seconds to wait for a client that takes nothing of its response.
+        linger_timeout: seconds without a byte after which a client that was answered
+            early, and sends on, is cut.
+        max_connections: how many connections there may be; 0 is no limit.
+        max_memory: bytes of requests that may wait in memory, all connections together.
+        max_head_bytes: the largest head of a request.
+        max_headers: how many header fields a request may have; at most 256.
         max_message_bytes: the largest WebSocket message.
         backlog: connections that may wait to be accepted.
         access_log: whether to log each request, to the logger `flowcoro.http.access`.
@@ -28,6 +37,14 @@ class ServerOptions:
     """
 
     keep_alive_timeout: float = 5.0
+    head_timeout: float = 10.0
+    body_timeout: float = 30.0
+    send_timeout: float = 30.0
+    linger_timeout: float = 2.0
+    max_connections: int = 0
+    max_memory: int = 256 * 1024 * 1024
+    max_head_bytes: int = 64 * 1024
+    max_headers: int = 100
     max_message_bytes: int = 1024 * 1024
     backlog: int = 1024
     access_log: bool = False
@@ -59,6 +76,34 @@ class Server(Protocol):
             started: to be called once, when connections are accepted.
             shutdown: tells to stop.
         """
+        ...
+
+
+@runtime_checkable
+class CountingServer(Server, Protocol):
+    """A server that keeps its own count of what is in flight.
+
+    It gets the application itself, FlowCoro's own `Application` included, which it may
+    call without ASGI; any other server gets it behind a gate that counts, drains and
+    cuts.
+
+    Attributes:
+        state: what the application's lifespan has left; set before `serve`.
+    """
+
+    state: dict[str, Any]
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests and WebSockets are being handled."""
+        ...
+
+    async def drain(self) -> None:
+        """Ask WebSockets to close (1001) and return when nothing is in flight."""
+        ...
+
+    async def cut(self) -> None:
+        """Cancel what is in flight, with 503 where nothing is answered yet; then return."""
         ...
 
 

@@ -6,7 +6,7 @@ Within a JSON body msgspec stops at the first mistake, and so do we.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -61,6 +61,11 @@ class Binder:
                 self._readers.append((parameter.name, _reader(parameter)))
         self._decode = _body_decoder(self._body) if self._body is not None else None
         self.needs_scope = bool(self._resolvers)
+
+    @property
+    def constants(self) -> Mapping[str, Any]:
+        """The arguments that are the same for every request."""
+        return self._instances
 
     def instances(self) -> Iterator[object]:
         """Yield every application-wide instance that the handler depends on."""

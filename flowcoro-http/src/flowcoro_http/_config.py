@@ -36,8 +36,8 @@ class Limits:
 class HttpConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[http]`: how requests are served."""
 
-    backend: str = "hypercorn"
-    """Name of the server backend."""
+    backend: str = "native"
+    """Name of the server backend: `native` (HTTP/1.1) or `hypercorn` (HTTP/2 too)."""
     max_body_bytes: Size = DEFAULT_MAX_BODY_BYTES
     """Largest request body that is read, in bytes; more is answered with 413."""
     max_message_bytes: Size = DEFAULT_MAX_MESSAGE_BYTES
@@ -48,6 +48,18 @@ class HttpConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds until a handler is cancelled with 504; 0 is never."""
     keep_alive_timeout: Annotated[float, msgspec.Meta(gt=0)] = 5.0
     """Seconds that a connection may wait for its next request to be complete."""
+    head_timeout: Annotated[float, msgspec.Meta(gt=0)] = 10.0
+    """Seconds that a request's head may take to come, then 408 (`native`)."""
+    send_timeout: Annotated[float, msgspec.Meta(gt=0)] = 30.0
+    """Seconds to wait for a client that takes nothing of its response (`native`)."""
+    max_connections: Size = 0
+    """How many connections there may be; 0 is no limit (`native`)."""
+    max_memory: Size = 256 * 1024 * 1024
+    """Bytes of requests that may wait in memory, of all connections, then 503 (`native`)."""
+    max_head_bytes: Size = 64 * 1024
+    """Largest head of a request, in bytes, then 431 (`native`)."""
+    max_headers: Annotated[int, msgspec.Meta(ge=1, le=256)] = 100
+    """How many header fields a request may have, then 431 (`native`)."""
     openapi: bool = True
     """Whether routers serve their OpenAPI document."""
     access_log: bool = False
@@ -55,7 +67,7 @@ class HttpConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     backlog: Annotated[int, msgspec.Meta(ge=1)] = 1024
     """Connections that may wait to be accepted."""
     certfile: str = ""
-    """TLS certificate chain (PEM); with `keyfile`, the server speaks HTTPS and HTTP/2."""
+    """TLS certificate chain (PEM); with `keyfile`, the server speaks HTTPS."""
     keyfile: str = ""
     """TLS private key (PEM)."""
 

@@ -49,13 +49,16 @@ class EncoderSet:
 
     Args:
         encoders: what there is to choose from; JSON is always among them.
+
+    Attributes:
+        only: the one that there is, when there is no choice.
     """
 
     def __init__(self, encoders: Sequence[ResponseEncoder] = (JSON,)) -> None:
         names = [encoder.name for encoder in encoders]
         found = list(encoders) if JSON.name in names else [JSON, *encoders]
         self._encoders = sorted(found, key=lambda e: (object in e.types, e.name != JSON.name))
-        self._only = self._encoders[0] if len(self._encoders) == 1 else None
+        self.only = self._encoders[0] if len(self._encoders) == 1 else None
 
     def choose(self, value: object, accept: Callable[[], str]) -> ResponseEncoder:
         """Return the encoder for `value`.
@@ -64,8 +67,8 @@ class EncoderSet:
             value: what is to be encoded.
             accept: gives the `Accept` header; asked only when there is a choice.
         """
-        if self._only is not None:
-            return self._only
+        if self.only is not None:
+            return self.only
         fitting = [e for e in self._encoders if isinstance(value, e.types)]
         narrow = [e for e in fitting if object not in e.types]
         candidates = narrow or fitting or [JSON]

@@ -1,9 +1,9 @@
 """What a handler knows of its request, and the bounded reading of its body.
 
-The body is read once and on demand. `_pull` is the only place that takes events from
-the server; a lock around it lets the watcher of a streamed response (which waits for
+The body is read once and on demand. `_pull` is the only place that takes pieces from
+the exchange; a lock around it lets the watcher of a streamed response (which waits for
 the client to leave) and the handler's own reading share it. Memory stays bounded: at
-most `max_body_bytes` for `body()`, one event at a time for `stream()`.
+most `max_body_bytes` for `body()`, one piece at a time for `stream()`.
 
 Nothing here routes, and nothing here answers.
 """
@@ -16,14 +16,16 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import anyio
 import msgspec
 
+from flowcoro_http._exchange import Exchange, Head
 from flowcoro_http._multi import Headers, MultiMapping, parse_cookies, parse_query
 from flowcoro_http._problem import ClientDisconnected, FieldError, HttpError, bad_parameters
-from flowcoro_http._types import Receive, Scope
+from flowcoro_http._types import Scope
 
 if TYPE_CHECKING:
     from flowcoro_http._asgi import Endpoint
@@ -64,54 +66,62 @@ class RequestHead:
 
     A dependency factory that serves both asks for this class.
 
+    Args:
+        head: where all of it comes from.
+
     Attributes:
-        scope: the ASGI scope.
         route: the route that matched; None when none did. `route.path` is the template,
             which suits labels of metrics.
         path_params: the values of the template's parameters, converted.
         routing: the router's own notes.
     """
 
-    def __init__(self, scope: Scope) -> None:
-        self.scope = scope
-        self.route: Route | None = None
-        self.path_params: Mapping[str, Any] = {}
+    # Most requests ask for little of it, so it is here until it is made.
+    route: Route | None = None
+    path_params: Mapping[str, Any] = MappingProxyType({})
+    _headers: Headers | None = None
+    _query: MultiMapping | None = None
+    _cookies: dict[str, str] | None = None
+    _state: dict[str, Any] | None = None
+    _scope: Scope | None = None
+    _id: str | None = None
+
+    def __init__(self, head: Head) -> None:
+        self._head = head
         self.routing = Routing()
-        self._headers: Headers | None = None
-        self._query: MultiMapping | None = None
-        self._cookies: dict[str, str] | None = None
-        self._state: dict[str, Any] | None = None
-        self._id: str | None = None
+
+    @property
+    def scope(self) -> Scope:
+        """The scope, as ASGI has it."""
+        if self._scope is None:
+            self._scope = self._head.scope
+        return self._scope
 
     @property
     def path(self) -> str:
         """The path, percent-decoded."""
-        path: str = self.scope["path"]
-        return path
+        return self._head.path
 
     @property
     def scheme(self) -> str:
         """`http`, `https`, `ws` or `wss`."""
-        scheme: str = self.scope.get("scheme", "http")
-        return scheme
+        return self._head.scheme
 
     @property
     def http_version(self) -> str:
-        """`1.0`, `1.1` or `2`."""
-        version: str = self.scope.get("http_version", "1.1")
-        return version
+        """`1.0`, `1.1`, `2` or `3`."""
+        return self._head.http_version
 
     @property
     def client(self) -> tuple[str, int] | None:
         """Address and port of the peer, or None where there is no such thing."""
-        client = self.scope.get("client")
-        return None if client is None else (client[0], client[1])
+        return self._head.client
 
     @property
     def headers(self) -> Headers:
         """The header fields."""
         if self._headers is None:
-            self._headers = Headers(self.scope["headers"])
+            self._headers = Headers(self._head.headers)
         return self._headers
 
     @property
@@ -123,7 +133,7 @@ class RequestHead:
         """
         if self._query is None:
             try:
-                self._query = parse_query(self.scope.get("query_string", b""))
+                self._query = parse_query(self._head.query_string)
             except ValueError as error:
                 broken = FieldError(
                     "query", "not a readable query string", "UTF-8, percent-encoded"
@@ -142,7 +152,7 @@ class RequestHead:
     def state(self) -> dict[str, Any]:
         """A place for middleware to leave values for handlers; starts with the lifespan's."""
         if self._state is None:
-            self._state = dict(self.scope.get("state") or {})
+            self._state = self._head.state
         return self._state
 
     @property
@@ -158,45 +168,48 @@ class Request(RequestHead):
     """One HTTP request.
 
     Args:
-        scope: the ASGI scope.
-        receive: where the body's events come from.
+        exchange: what it is the request of.
         max_body_bytes: the largest body that is read.
         body_timeout: seconds to wait for more of the body; 0 waits for ever.
     """
 
+    _body: bytes | None = None
+    _received = 0
+    _complete = False
+    _gone = False
+    _reading = False
+    _discarded = False
+    _lock: anyio.Lock | None = None
+    _room: anyio.Event | None = None
+
     def __init__(
         self,
-        scope: Scope,
-        receive: Receive,
+        exchange: Exchange,
         *,
         max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
         body_timeout: float = 0.0,
     ) -> None:
-        super().__init__(scope)
+        super().__init__(exchange)
         self.max_body_bytes = max_body_bytes
-        self._receive = receive
+        self._exchange = exchange
         self._body_timeout = body_timeout
-        self._body: bytes | None = None
         self._chunks: deque[bytes] = deque()
-        self._received = 0
-        self._complete = False
-        self._gone = False
-        self._reading = False
-        self._discarded = False
-        self._lock: anyio.Lock | None = None
-        self._room: anyio.Event | None = None
+
+    @property
+    def exchange(self) -> Exchange:
+        """What it is the request of; the router's, not for handlers."""
+        return self._exchange
 
     @property
     def method(self) -> str:
         """The method, in upper case."""
-        method: str = self.scope["method"]
-        return method
+        return self._exchange.method
 
     @property
     def url(self) -> str:
         """The URL as the client sees it, by the `Host` header; without a fragment."""
-        query = self.scope.get("query_string", b"").decode("latin-1")
-        raw = self.scope.get("raw_path") or self.path.encode()
+        query = self._head.query_string.decode("latin-1")
+        raw = self._head.raw_path or self.path.encode()
         host = self.headers.get("host", "localhost")
         return f"{self.scheme}://{host}{raw.decode('latin-1')}" + (f"?{query}" if query else "")
 
@@ -311,12 +324,12 @@ class Request(RequestHead):
                 raise HttpError(408, f"the body did not arrive within {self._body_timeout:g} s")
 
     async def _pull(self) -> None:
-        message = await self._receive()
-        if message["type"] != "http.request":
+        found = await self._exchange.read()
+        if found is None:
             self._gone = True
             return
-        chunk = message.get("body", b"")
-        self._complete = not message.get("more_body", False)
+        chunk, more = found
+        self._complete = not more
         self._received += len(chunk)
         if chunk and not self._discarded:
             self._chunks.append(chunk)

@@ -18,7 +18,7 @@ from flowcoro.app import Component, Health, HealthStatus
 from flowcoro.config import ServerConfig
 from flowcoro.errors import ConfigError, FlowcoroError
 from flowcoro_http._asgi import Application
-from flowcoro_http._backend import ServerBackend, ServerOptions
+from flowcoro_http._backend import CountingServer, Server, ServerBackend, ServerOptions
 from flowcoro_http._config import HttpConfig
 from flowcoro_http._encoding import ResponseEncoder
 from flowcoro_http._gate import Gate
@@ -88,7 +88,7 @@ class HttpServer(Component):
         self._application: ASGIApp | None = None
         self._config = config or HttpConfig()
         self._lifespan: Lifespan | None = None
-        self._gate: Gate | None = None
+        self._gate: Gate | CountingServer | None = None
         self._group: TaskGroup | None = None
         self._shutdown = anyio.Event()
         self._served = anyio.Event()
@@ -174,13 +174,18 @@ class HttpServer(Component):
         try:
             self._lifespan = Lifespan(self._application, enabled=not self._is_ours())
             state = await self._lifespan.start()
-            self._gate = Gate(self._application, state)
+            served = self._application
+            if isinstance(server, CountingServer):
+                server.state = state
+                self._gate = server
+            else:
+                served = self._gate = Gate(self._application, state)
             self._group = await anyio.create_task_group().__aenter__()
         except BaseException:
             _close(listeners)
             raise
         started = anyio.Event()
-        self._group.start_soon(self._serve, server, listeners, started)
+        self._group.start_soon(self._serve, server, served, listeners, started)
         try:
             await started.wait()
         except BaseException as error:
@@ -233,10 +238,14 @@ class HttpServer(Component):
         return Health(detail=detail)
 
     async def _serve(
-        self, server: Any, listeners: list[socket.socket], started: anyio.Event
+        self,
+        server: Server,
+        app: ASGIApp,
+        listeners: list[socket.socket],
+        started: anyio.Event,
     ) -> None:
         try:
-            await server.serve(self._gate, listeners, started=started.set, shutdown=self._shutdown)
+            await server.serve(app, listeners, started=started.set, shutdown=self._shutdown)
             if not self._shutdown.is_set():
                 raise ServerFailedError(f"the backend of server {self.name!r} ended by itself")
         finally:
@@ -279,16 +288,24 @@ class HttpServer(Component):
             return wanted
         if self._context is not None and _has_hooks(self._context.plugins):
             return self._context.plugins.collect("flowcoro_http_servers", ServerBackend)[wanted]
-        from flowcoro_http.servers.hypercorn import HYPERCORN
+        from flowcoro_http.plugin import flowcoro_http_servers
 
-        if wanted != HYPERCORN.name:
-            raise ConfigError([f"http.backend: {wanted!r} comes from a plugin, and none is loaded"])
-        return HYPERCORN
+        for built_in in flowcoro_http_servers():
+            if built_in.name == wanted:
+                return built_in
+        raise ConfigError([f"http.backend: {wanted!r} comes from a plugin, and none is loaded"])
 
     def _options(self) -> ServerOptions:
         config = self._config
         return ServerOptions(
             keep_alive_timeout=config.keep_alive_timeout,
+            head_timeout=config.head_timeout,
+            body_timeout=config.body_timeout,
+            send_timeout=config.send_timeout,
+            max_connections=config.max_connections,
+            max_memory=config.max_memory,
+            max_head_bytes=config.max_head_bytes,
+            max_headers=config.max_headers,
             max_message_bytes=config.max_message_bytes,
             backlog=config.backlog,
             access_log=config.access_log,

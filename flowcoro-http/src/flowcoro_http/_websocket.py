@@ -19,6 +19,7 @@ import anyio
 import msgspec
 from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
 
+from flowcoro_http._exchange import AsgiHead
 from flowcoro_http._multi import HeaderSource, MutableHeaders
 from flowcoro_http._problem import HttpError
 from flowcoro_http._request import RequestHead
@@ -90,7 +91,7 @@ class WebSocket(RequestHead):
         *,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
     ) -> None:
-        super().__init__(scope)
+        super().__init__(AsgiHead(scope))
         self.max_message_bytes = max_message_bytes
         self.close_code: int | None = None
         self._receive = receive

@@ -62,15 +62,20 @@ def flowcoro_commands() -> Sequence[Command]:
 
 @hookimpl
 def flowcoro_http_servers() -> Sequence[ServerBackend]:
-    """Offer hypercorn."""
+    """Offer the native engine and hypercorn."""
     from flowcoro_http import ServerBackend
 
-    def create(options: ServerOptions) -> Server:
+    def native(options: ServerOptions) -> Server:
+        from flowcoro_http.servers.native import NativeServer
+
+        return NativeServer(options)
+
+    def hypercorn(options: ServerOptions) -> Server:
         from flowcoro_http.servers.hypercorn import HypercornServer
 
         return HypercornServer(options)
 
-    return [ServerBackend("hypercorn", create)]
+    return [ServerBackend("native", native), ServerBackend("hypercorn", hypercorn)]
 
 
 @hookimpl

@@ -35,6 +35,9 @@ inline constexpr Refusal bad_coding{400, "the Transfer-Encoding does not end wit
 inline constexpr Refusal unknown_coding{501, "a Transfer-Encoding other than chunked"};
 inline constexpr Refusal coding_before_1_1{400, "a Transfer-Encoding in HTTP/1.0"};
 inline constexpr Refusal unknown_expectation{417, "an expectation other than 100-continue"};
+inline constexpr Refusal late_head{408, "the request's head did not come in time"};
+inline constexpr Refusal late_body{408, "more of the request's body did not come in time"};
+inline constexpr Refusal no_memory{503, "the server has no memory left for requests"};
 inline constexpr Refusal bad_chunk_size{400, "a chunk's size is no hexadecimal number"};
 inline constexpr Refusal large_chunk{400, "a chunk's size is too large"};
 inline constexpr Refusal bad_chunk_extension{400, "a chunk's extension has a control character"};

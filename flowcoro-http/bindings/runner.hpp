@@ -1,0 +1,81 @@
+// Runner: what asyncio takes for the coroutine of a handler that waits.
+//
+// A handler is begun without a task, since most end without having waited, and a task costs more
+// than they do. But what it may call looks for the task that runs (asyncio.timeout,
+// anyio.CancelScope ...), so there is one: a spare, made ahead, whose coroutine is a Runner that
+// has nothing to run yet. It is the current one while a handler begins. When the handler has
+// ended, the spare is as it was, and stands by for the next; when it waits, the spare's Runner
+// takes over the handler's coroutine with what it waits for, and another spare is made.
+//
+// Protocol
+// --------
+//   fresh     the task's first step has not come.
+//   parked    it has: the Runner has yielded itself, as a future that nobody has set yet.
+//   loaded    it has a coroutine, and maybe what that waits for, which the task does not know yet.
+//   running   the task goes on with the coroutine.
+//   over      there is nothing any more.
+//
+// A spare that a handler has left its mark on (it kept the task, cancelled it, or added a callback)
+// is ended as the handler's task would have been.
+#pragma once
+
+#include "python.hpp"
+
+namespace flowcoro_http::bindings {
+
+class Engine;
+struct Exchange;
+
+struct Runner {
+    enum class Phase : unsigned char { fresh, parked, loaded, running, over };
+
+    PyObject_HEAD PyObject* coroutine;
+    PyObject* context;
+    PyObject* yielded;  // what the coroutine waits for, until the task knows
+    PyObject* wake_up;  // of a task that is parked
+    PyObject* loop;
+    Exchange* exchange;  // whose coroutine it is
+    Phase phase;
+    bool blocking;
+    bool cancelled;  // while it was parked
+};
+
+// How a coroutine has been driven to its first wait, or to its end.
+struct Begun {
+    enum class How : unsigned char { returned, raised, waits, later };
+    How how;
+    Ref value;    // what it returned, raised, or waits for
+    Ref context;  // that it runs in
+};
+
+class Spare {
+  public:
+    explicit Spare(PyObject* loop) noexcept : loop_(loop) {}
+
+    // Begins a coroutine. `later`: another task runs, so it could not be begun; load() has it
+    // begun.
+    Begun begin(PyObject* coroutine) noexcept;
+
+    // A task for a coroutine that waits; the task, or null with a Python error. For an exchange
+    // that is told of its end.
+    Ref load(Ref coroutine, Begun begun, Exchange* exchange) noexcept;
+
+    // Ends the spare, if there is one.
+    void end() noexcept;
+
+    int traverse(visitproc visit, void* arg) const noexcept;
+
+  private:
+    bool make() noexcept;
+    void check() noexcept;
+    void discard() noexcept;
+
+    PyObject* loop_;  // borrowed from the engine
+    Ref task_;
+    Ref runner_;
+    Py_ssize_t references_ = 0;
+};
+
+bool add_runner(PyObject* module) noexcept;
+
+}  // namespace flowcoro_http::bindings

@@ -1,0 +1,837 @@
+// ServerConnection: the server's side of one HTTP/1.1 connection (RFC 9112, 9).
+//
+// What belongs here: bytes in, requests out; responses in, bytes out; when the connection goes on,
+// and when it ends. No I/O of its own: the wire is whoever implements Wire. No answers of its own
+// either, but to what cannot be read: those are whoever's implements Responder.
+//
+// Protocol
+// --------
+//   Requests are told one at a time: the next one when the response of the last is complete and its
+//   body has come, so answers are in order whatever the peer sends ahead. What it sends ahead is
+//   held, up to Limits::held; then nothing is read.
+//
+//   input_      what the next byte is of.
+//   output_     where the response is that is under way.
+//   held_       bytes that could not be used yet, from held_at_ on: a part of a head, or what was
+//               sent ahead. Empty for a connection that is idle.
+//   partial_    the parser of a head of which some has come; the shared one is for those that come
+//               in one piece, nearly all.
+//   consuming_  bytes are being taken: a response that completes meanwhile lets the loop go on, and
+//               does not begin another.
+//
+// A Responder's functions are called within received(), ended(), lost(), timed_out() and proceed(),
+// never within a call that it makes itself, but behind(). Not to be destroyed within any of them.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "flowcoro_http/chunked_body.hpp"
+#include "flowcoro_http/date_field.hpp"
+#include "flowcoro_http/deadlines.hpp"
+#include "flowcoro_http/refusal.hpp"
+#include "flowcoro_http/request_head.hpp"
+#include "flowcoro_http/response_fields.hpp"
+#include "flowcoro_http/status_line.hpp"
+
+namespace flowcoro_http {
+
+// Where a connection's bytes go. Whatever fails ends in lost().
+class Wire {
+  public:
+    // Room for so many bytes, written by commit() before anything else is; null: use write().
+    virtual char* prepare(std::size_t size) noexcept = 0;
+    virtual void commit(std::size_t size) noexcept = 0;
+
+    // Copies them.
+    virtual void write(std::string_view bytes) noexcept = 0;
+
+    // Whether it is better to wait for writable() before more is written.
+    [[nodiscard]] virtual bool is_full() const noexcept = 0;
+
+    // Whether something that was written has not gone yet.
+    [[nodiscard]] virtual bool is_sending() const noexcept = 0;
+
+    virtual void pause_reading() noexcept = 0;
+    virtual void resume_reading() noexcept = 0;
+
+    // The peer gets the end, when all has gone.
+    virtual void shutdown_write() noexcept = 0;
+
+    // When all has gone.
+    virtual void close() noexcept = 0;
+
+    virtual void abort() noexcept = 0;
+
+  protected:
+    ~Wire() = default;
+};
+
+// Who answers the requests of a connection.
+class Responder {
+  public:
+    // A request. The views of the head are valid until this returns. `body`: what has come of it;
+    // `whole`: that is all. Not whole: body() and body_over() follow.
+    virtual void request(const RequestHead& head, std::string_view body, bool whole) noexcept = 0;
+
+    // A piece of the body, or, after upgrade(), of whatever the connection speaks.
+    virtual void body(std::string_view piece) noexcept = 0;
+
+    // The body has come; after upgrade(): the peer has sent all.
+    virtual void body_over() noexcept = 0;
+
+    // Nobody is left to answer, or nothing can be sent any more; for a request only whose response
+    // is not complete.
+    virtual void gone() noexcept = 0;
+
+    // is_full() has become untrue.
+    virtual void writable() noexcept = 0;
+
+    // Something that is no request was answered with its refusal.
+    virtual void refused(const Refusal& why) noexcept = 0;
+
+    // The next request has come already: proceed() is to be called, though not from within this.
+    virtual void behind() noexcept = 0;
+
+  protected:
+    ~Responder() = default;
+};
+
+// What all connections of a server have in common; belongs to their thread.
+struct ServerShared {
+    struct Limits {
+        HeadLimits head;
+        std::size_t held = 64 * 1024;  // of what a peer sends ahead; bytes
+        // Of a body that nobody wants, read to keep the connection; bytes.
+        std::uint64_t unwanted = 64 * 1024;
+        std::size_t memory = std::size_t{256} << 20;  // bytes held for all connections
+        Deadlines::Time longest_linger = 30'000'000'000;
+    };
+
+    Limits limits;
+    RequestHead parser{limits.head};
+    DateField date;
+    Deadlines deadlines;
+    std::string scratch;       // for heads that the wire has no room for
+    Deadlines::Time now = 0;   // set whenever something comes from outside
+    std::int64_t seconds = 0;  // since 1970, set likewise
+    std::size_t held = 0;      // bytes, in all connections
+    std::uint64_t requests = 0;
+    bool draining = false;
+    bool parsing = false;  // `parser` has a head that is in use
+};
+
+class ServerConnection : public Deadlines::Waiting {
+  public:
+    ServerConnection(ServerShared& shared, Wire& wire, Responder& responder) noexcept
+        : shared_(shared), wire_(wire), responder_(responder) {}
+
+    ServerConnection(const ServerConnection&) = delete;
+    ServerConnection& operator=(const ServerConnection&) = delete;
+
+    ~ServerConnection() {
+        shared_.deadlines.end(*this);
+        shared_.held -= held_.size();
+    }
+
+    // From the wire.
+
+    void connected() noexcept { wait_for(Wait::request); }
+
+    void received(std::string_view bytes) noexcept {
+        try {
+            take_received(bytes);
+        } catch (const std::bad_alloc&) {
+            wire_.abort();
+        }
+    }
+
+    // The peer sends no more. Whether the wire is to stay, for what is to be written.
+    bool ended() noexcept {
+        if (input_ == Input::raw) {
+            responder_.body_over();
+            return true;
+        }
+        input_ = Input::closed;
+        tell_gone();
+        return false;
+    }
+
+    void lost() noexcept {
+        const bool raw = input_ == Input::raw;
+        input_ = Input::closed;
+        shared_.deadlines.end(*this);
+        if (raw) {
+            responder_.gone();
+        }
+        tell_gone();
+    }
+
+    void writable() noexcept {
+        if (wait() == Wait::sending) {
+            wait_for(Wait::none);
+        }
+        responder_.writable();
+    }
+
+    // From Deadlines.
+    void timed_out(Wait wait) noexcept {
+        switch (wait) {
+            case Wait::request:
+                if (wire_.is_sending()) {
+                    wait_for(Wait::sending);
+                } else {
+                    close();
+                }
+                break;
+            case Wait::head:
+                refuse(refusals::late_head);
+                break;
+            case Wait::body:
+                break_off(refusals::late_body);
+                break;
+            case Wait::sending:
+            case Wait::linger:
+                wire_.abort();
+                break;
+            case Wait::none:
+                break;
+        }
+    }
+
+    // No more requests than the one that is under way.
+    void drain() noexcept {
+        if (input_ == Input::idle && held_.empty()) {
+            close();
+        }
+    }
+
+    // From who answers, between request() and the end of the response.
+
+    // Of the request that is under way.
+    [[nodiscard]] bool is_head_request() const noexcept { return head_request_; }
+
+    [[nodiscard]] int minor_version() const noexcept { return minor_; }
+
+    // The body is wanted: a peer that waits for a 100 (Continue) gets it.
+    void want_body() noexcept {
+        if (expects_continue_ && output_ == Output::pending && input_ == Input::body) {
+            expects_continue_ = false;
+            wire_.write("HTTP/1.1 100 Continue\r\n\r\n");
+            wait_for(Wait::body);
+        }
+    }
+
+    // Nothing more of the body is taken for now; nobody is late meanwhile.
+    void pause_body() noexcept {
+        pause(Paused::for_body);
+        if (wait() == Wait::body) {
+            wait_for(Wait::none);
+        }
+    }
+
+    void resume_body() noexcept {
+        if ((paused_ & static_cast<std::uint8_t>(Paused::for_body)) != 0) {
+            resume(Paused::for_body);
+            if (input_ == Input::body) {
+                wait_for(Wait::body);
+            }
+        }
+    }
+
+    // A response in one piece. False: there is one already. From 200 to 599.
+    bool respond(unsigned status, const ResponseFields& fields, std::string_view body) noexcept {
+        if (output_ != Output::pending) {
+            return false;
+        }
+        // RFC 9110, 6.4.1 and 8.6.
+        const bool empty = status == 204 || status == 304;
+        Framing framing = Framing::length;
+        std::uint64_t length = body.size();
+        if (status == 204 || (status == 304 && !fields.length())) {
+            framing = Framing::none;
+        } else if ((head_request_ || status == 304) && fields.length()) {
+            length = *fields.length();
+        }
+        keep_ = keep_ && can_go_on() && !fields.closes() && !shared_.draining;
+        write_head(status, fields, framing, length, empty || head_request_ ? "" : body);
+        complete();
+        return true;
+    }
+
+    // The head of a response whose body follows by write() and end(). False: there is one already.
+    bool start(unsigned status, const ResponseFields& fields) noexcept {
+        if (output_ != Output::pending) {
+            return false;
+        }
+        silent_ = head_request_ || status == 204 || status == 304;
+        keep_ = keep_ && !fields.closes() && !shared_.draining;
+        framing_ = Framing::none;
+        if (status != 204 && fields.length()) {
+            framing_ = Framing::length;
+            left_ = *fields.length();
+        } else if (!silent_ && minor_ == 1) {
+            framing_ = Framing::chunked;
+        } else if (!silent_) {
+            keep_ = false;  // the end of the connection ends it (RFC 9112, 6.3)
+        }
+        write_head(status, fields, framing_, left_, "");
+        output_ = Output::streaming;
+        return true;
+    }
+
+    // An interim response (RFC 9110, 15.2), such as a 103. False: too late, or for an old peer.
+    bool inform(unsigned status, const ResponseFields& fields) noexcept {
+        if (output_ != Output::pending || minor_ == 0) {
+            return false;
+        }
+        const StatusLine line(status);
+        wire_.write(line.text());
+        wire_.write(fields.text());
+        wire_.write("\r\n");
+        return true;
+    }
+
+    // False: it is more than the response's Content-Length said, or there is no response.
+    bool write(std::string_view piece) noexcept {
+        if (output_ != Output::streaming) {
+            return false;
+        }
+        if (silent_ || piece.empty()) {
+            return true;
+        }
+        if (framing_ == Framing::chunked) {
+            write_chunk(piece);
+        } else {
+            if (framing_ == Framing::length) {
+                if (piece.size() > left_) {
+                    return false;
+                }
+                left_ -= piece.size();
+            }
+            wire_.write(piece);
+        }
+        if (wire_.is_full() && input_ == Input::over) {
+            wait_for(Wait::sending);
+        }
+        return true;
+    }
+
+    // The response is complete. False: it is less than the Content-Length said, and the connection
+    // is aborted, for the peer must not take it for the whole; or there is no response.
+    bool end() noexcept {
+        if (output_ != Output::streaming) {
+            return false;
+        }
+        if (!silent_ && framing_ == Framing::chunked) {
+            wire_.write("0\r\n\r\n");
+        } else if (!silent_ && framing_ == Framing::length && left_ != 0) {
+            abort();
+            return false;
+        }
+        complete();
+        return true;
+    }
+
+    [[nodiscard]] bool is_full() const noexcept { return wire_.is_full(); }
+
+    // Whether a response has begun, and whether it is complete (or there is no request).
+    [[nodiscard]] bool has_begun() const noexcept { return output_ != Output::pending; }
+
+    [[nodiscard]] bool is_complete() const noexcept { return output_ == Output::none; }
+
+    // Nothing more can come of the response.
+    void abort() noexcept {
+        output_ = Output::none;
+        input_ = Input::closed;
+        wire_.abort();
+    }
+
+    // From here on the connection speaks something else: its bytes come as body(), and go by
+    // write_raw(), until close(). False: the request's body has not come, or there is a response.
+    bool upgrade() noexcept {
+        if (output_ != Output::pending || input_ != Input::over) {
+            return false;
+        }
+        output_ = Output::none;
+        input_ = Input::raw;
+        wait_for(Wait::none);
+        tell_behind();
+        return true;
+    }
+
+    void write_raw(std::string_view bytes) noexcept { wire_.write(bytes); }
+
+    void close() noexcept {
+        input_ = Input::closed;
+        wait_for(Wait::sending);
+        wire_.close();
+    }
+
+    // Goes on with what is held, if it can; after behind().
+    void proceed() noexcept {
+        try {
+            take_held();
+        } catch (const std::bad_alloc&) {
+            wire_.abort();
+        }
+    }
+
+    // Whether a request is under way, or something that is not HTTP.
+    [[nodiscard]] bool is_busy() const noexcept {
+        return output_ != Output::none || input_ == Input::raw;
+    }
+
+  private:
+    enum class Input : std::uint8_t {
+        idle,       // a head's first byte
+        head,       // a head's next bytes
+        body,       // of a body
+        unwanted,   // of a body whose request is answered
+        over,       // of what is sent ahead of the response
+        raw,        // of what is not HTTP
+        lingering,  // whatever a peer still sends that cannot be served any more
+        closed,
+    };
+
+    enum class Output : std::uint8_t { none, pending, streaming };
+
+    enum class Paused : std::uint8_t { for_held = 1, for_body = 2 };
+
+    // With the head in one piece: one write, no copy of its own.
+    static constexpr std::size_t largest_together = 12 * 1024;
+    static constexpr std::size_t longest_own_fields = 192;
+
+    void wait_for(Wait wait) noexcept { shared_.deadlines.begin(*this, wait, shared_.now); }
+
+    void pause(Paused why) noexcept {
+        if (paused_ == 0) {
+            wire_.pause_reading();
+        }
+        paused_ |= static_cast<std::uint8_t>(why);
+    }
+
+    void resume(Paused why) noexcept {
+        const auto before = paused_;
+        paused_ &= static_cast<std::uint8_t>(~static_cast<std::uint8_t>(why));
+        if (before != 0 && paused_ == 0) {
+            wire_.resume_reading();
+        }
+    }
+
+    void take_received(std::string_view bytes) {
+        if (held_.empty() && !shared_.parsing) [[likely]] {
+            consuming_ = true;
+            const std::size_t taken = consume(bytes);
+            consuming_ = false;
+            if (taken < bytes.size()) {
+                hold(bytes.substr(taken));
+            }
+            return;
+        }
+        hold(bytes);
+        if (shared_.parsing) {
+            tell_behind();
+        } else {
+            take_held();
+        }
+    }
+
+    void hold(std::string_view bytes) {
+        held_.append(bytes);
+        shared_.held += bytes.size();
+        if (input_ == Input::over && held_.size() > shared_.limits.held) {
+            pause(Paused::for_held);
+        }
+    }
+
+    void take_held() {
+        if (consuming_ || shared_.parsing || held_.empty()) {
+            return;
+        }
+        consuming_ = true;
+        const std::size_t taken = consume(held_);
+        consuming_ = false;
+        shared_.held -= taken;
+        if (taken == held_.size()) {
+            std::string().swap(held_);
+        } else {
+            held_.erase(0, taken);
+        }
+        if (held_.size() <= shared_.limits.held / 2 || input_ != Input::over) {
+            resume(Paused::for_held);
+        }
+    }
+
+    // Takes what it can; how many bytes.
+    std::size_t consume(std::string_view bytes) {
+        std::size_t at = 0;
+        while (at < bytes.size()) {
+            const std::string_view rest = bytes.substr(at);
+            std::size_t taken = 0;
+            switch (input_) {
+                case Input::idle:
+                case Input::head:
+                    taken = take_head(rest);
+                    break;
+                case Input::body:
+                case Input::unwanted:
+                    taken = take_body(rest);
+                    break;
+                case Input::over:
+                    return at;
+                case Input::raw:
+                    responder_.body(rest);
+                    taken = rest.size();
+                    break;
+                case Input::lingering:
+                    linger_on();
+                    [[fallthrough]];
+                case Input::closed:
+                    taken = rest.size();
+                    break;
+            }
+            if (taken == 0) {
+                return at;
+            }
+            at += taken;
+        }
+        return at;
+    }
+
+    // 0: it is not complete.
+    std::size_t take_head(std::string_view bytes) {
+        RequestHead& parser = partial_ != nullptr ? *partial_ : shared_.parser;
+        if (partial_ == nullptr) {
+            parser.restart();
+        }
+        switch (parser.parse(bytes)) {
+            case RequestHead::State::incomplete:
+                if (partial_ == nullptr) {
+                    partial_ = std::make_unique<RequestHead>(parser);
+                    wait_for(Wait::head);
+                    input_ = Input::head;
+                }
+                return 0;
+            case RequestHead::State::refused:
+                refuse(*parser.refusal());
+                return bytes.size();
+            case RequestHead::State::complete:
+                break;
+        }
+        if (shared_.held > shared_.limits.memory) {
+            refuse(refusals::no_memory);
+            return bytes.size();
+        }
+        const std::size_t size = parser.size();
+        const std::size_t taken = size + begin_request(parser, bytes.substr(size));
+        if (partial_ != nullptr) {
+            partial_.reset();
+        }
+        return taken;
+    }
+
+    // How many bytes of the body are taken with it.
+    std::size_t begin_request(const RequestHead& head, std::string_view rest) {
+        ++shared_.requests;
+        output_ = Output::pending;
+        minor_ = static_cast<std::uint8_t>(head.minor_version());
+        head_request_ = head.method() == "HEAD";
+        keep_ = head.keeps_alive();
+        says_keep_ = keep_ && minor_ == 0;
+        expects_continue_ = false;
+        std::string_view body;
+        input_ = Input::over;
+        wait_for(Wait::none);
+        if (head.framing() != Framing::none) {
+            begin_body(head, rest, body);
+        }
+        const std::size_t used = body.size();
+        shared_.parsing = true;
+        responder_.request(head, body, input_ != Input::body);
+        shared_.parsing = false;
+        return used;
+    }
+
+    void begin_body(const RequestHead& head, std::string_view rest, std::string_view& body) {
+        if (head.framing() == Framing::chunked) {
+            chunks_.emplace();
+            input_ = Input::body;
+        } else {
+            chunks_.reset();
+            body = rest.substr(0, static_cast<std::size_t>(
+                                      std::min<std::uint64_t>(rest.size(), head.content_length())));
+            body_left_ = head.content_length() - body.size();
+            input_ = body_left_ == 0 ? Input::over : Input::body;
+        }
+        if (input_ == Input::body) {
+            expects_continue_ = head.expects_continue() && rest.empty();
+            if (!expects_continue_) {
+                wait_for(Wait::body);
+            }
+        }
+    }
+
+    std::size_t take_body(std::string_view bytes) {
+        wait_for(Wait::body);
+        expects_continue_ = false;
+        std::string_view piece;
+        std::size_t taken = 0;
+        bool over = false;
+        if (chunks_) {
+            const ChunkedBody::Step step = chunks_->take(bytes);
+            if (chunks_->refusal() != nullptr) {
+                break_off(*chunks_->refusal());
+                return bytes.size();
+            }
+            taken = step.taken;
+            piece = step.data;
+            over = chunks_->is_over();
+        } else {
+            taken = static_cast<std::size_t>(std::min<std::uint64_t>(bytes.size(), body_left_));
+            piece = bytes.substr(0, taken);
+            body_left_ -= taken;
+            over = body_left_ == 0;
+        }
+        const bool wanted = input_ == Input::body;
+        if (wanted && !piece.empty()) {
+            responder_.body(piece);
+        }
+        // The response may have been completed by it, or the connection broken off.
+        if (over && (input_ == Input::body || input_ == Input::unwanted)) {
+            wait_for(Wait::none);
+            const bool answered = input_ == Input::unwanted || output_ == Output::none;
+            input_ = Input::over;
+            if (answered) {
+                finish();
+            } else {
+                responder_.body_over();
+            }
+        }
+        return taken;
+    }
+
+    // Whether the connection can serve another request after this one: what is left of its body is
+    // little and will come.
+    [[nodiscard]] bool can_go_on() const noexcept {
+        return input_ != Input::body ||
+               (!chunks_ && !expects_continue_ && body_left_ <= shared_.limits.unwanted);
+    }
+
+    void write_head(unsigned status, const ResponseFields& fields, Framing framing,
+                    std::uint64_t length, std::string_view body) noexcept {
+        const StatusLine line(status);
+        const std::string_view text = fields.text();
+        const bool together = body.size() <= largest_together;
+        const std::size_t size =
+            line.text().size() + text.size() + longest_own_fields + (together ? body.size() : 0);
+        char* const room = wire_.prepare(size);
+        char* out = room;
+        if (room == nullptr) {
+            try {
+                shared_.scratch.resize(size);
+            } catch (const std::bad_alloc&) {
+                wire_.abort();
+                return;
+            }
+            out = shared_.scratch.data();
+        }
+        char* const begin = out;
+        out = put(out, line.text());
+        out = put(out, text);
+        if (framing == Framing::length) {
+            out = put_number(put(out, "Content-Length: "), length);
+            out = put(out, "\r\n");
+        } else if (framing == Framing::chunked) {
+            out = put(out, "Transfer-Encoding: chunked\r\n");
+        }
+        if (!fields.has_date()) {
+            out = put(out, shared_.date.at(shared_.seconds));
+        }
+        if (!keep_) {
+            out = put(out, fields.upgrades() ? "Connection: close, upgrade\r\n"
+                                             : "Connection: close\r\n");
+        } else if (says_keep_) {
+            out = put(out, "Connection: keep-alive\r\n");
+        } else if (fields.upgrades()) {
+            out = put(out, "Connection: upgrade\r\n");
+        }
+        out = put(out, "\r\n");
+        if (together) {
+            out = put(out, body);
+        }
+        const auto written = static_cast<std::size_t>(out - begin);
+        if (room != nullptr) {
+            wire_.commit(written);
+        } else {
+            wire_.write({begin, written});
+        }
+        if (!together) {
+            wire_.write(body);
+        }
+    }
+
+    void write_chunk(std::string_view piece) noexcept {
+        char size[20];
+        char* const end = size + sizeof size;
+        char* at = end - 2;
+        std::memcpy(at, "\r\n", 2);
+        for (std::size_t left = piece.size(); left != 0; left /= 16) {
+            *--at = "0123456789abcdef"[left % 16];
+        }
+        wire_.write({at, static_cast<std::size_t>(end - at)});
+        wire_.write(piece);
+        wire_.write("\r\n");
+    }
+
+    static char* put(char* out, std::string_view text) noexcept {
+        std::memcpy(out, text.data(), text.size());
+        return out + text.size();
+    }
+
+    static char* put_number(char* out, std::uint64_t number) noexcept {
+        char digits[20];
+        char* at = digits + sizeof digits;
+        do {
+            *--at = static_cast<char>('0' + number % 10);
+            number /= 10;
+        } while (number != 0);
+        return put(out, {at, static_cast<std::size_t>(digits + sizeof digits - at)});
+    }
+
+    // The response is.
+    void complete() noexcept {
+        output_ = Output::none;
+        resume(Paused::for_body);
+        if (input_ == Input::body) {
+            if (keep_ && can_go_on()) {
+                input_ = Input::unwanted;
+            } else {
+                linger();
+            }
+        } else if (input_ == Input::over) {
+            finish();
+        }
+    }
+
+    // So is the request.
+    void finish() noexcept {
+        if (!keep_) {
+            close();
+            return;
+        }
+        input_ = Input::idle;
+        wait_for(Wait::request);
+        tell_behind();
+    }
+
+    void tell_behind() noexcept {
+        if (!consuming_ && !held_.empty()) {
+            responder_.behind();
+        }
+    }
+
+    // To close at once would reset the connection, for the peer sends on, and it might never see
+    // its answer (RFC 9112, 9.6).
+    void linger() noexcept {
+        input_ = Input::lingering;
+        linger_since_ = shared_.now;
+        resume(Paused::for_body);
+        resume(Paused::for_held);
+        wait_for(Wait::linger);
+        wire_.shutdown_write();
+    }
+
+    void linger_on() noexcept {
+        if (shared_.now - linger_since_ > shared_.limits.longest_linger) {
+            wire_.abort();
+            input_ = Input::closed;
+        } else {
+            wait_for(Wait::linger);
+        }
+    }
+
+    // What came is no request, and where the next one would begin, nobody knows.
+    void refuse(const Refusal& why) noexcept {
+        partial_.reset();
+        output_ = Output::pending;
+        head_request_ = false;
+        says_keep_ = keep_ = false;
+        ResponseFields fields;
+        std::string body;
+        try {
+            body = document_of(why);
+            fields.add_line("Content-Type: application/problem+json\r\n");
+            if (why.status == 503) {
+                fields.add_line("Retry-After: 1\r\n");
+            }
+        } catch (const std::bad_alloc&) {
+            abort();
+            return;
+        }
+        write_head(why.status, fields, Framing::length, body.size(), body);
+        output_ = Output::none;
+        responder_.refused(why);
+        linger();
+    }
+
+    // A body cannot be read on, or does not come.
+    void break_off(const Refusal& why) noexcept {
+        const bool answered = output_ == Output::none;
+        if (output_ == Output::pending) {
+            refuse(why);
+        } else if (output_ == Output::streaming) {
+            abort();
+        } else {
+            linger();
+        }
+        if (!answered) {
+            responder_.gone();
+        }
+    }
+
+    // Problem details (RFC 9457). Reasons have no quotes.
+    static std::string document_of(const Refusal& why) {
+        std::string text = R"({"type":"about:blank","title":")";
+        text.append(phrase_of(why.status)).append(R"(","status":)");
+        text.append(std::to_string(why.status)).append(R"(,"detail":")");
+        return text.append(why.reason).append("\"}");
+    }
+
+    void tell_gone() noexcept {
+        if (output_ != Output::none) {
+            output_ = Output::none;
+            responder_.gone();
+        }
+    }
+
+    ServerShared& shared_;
+    Wire& wire_;
+    Responder& responder_;
+    std::string held_;
+    std::unique_ptr<RequestHead> partial_;
+    std::optional<ChunkedBody> chunks_;
+    std::uint64_t body_left_ = 0;  // of the request's body, with a Content-Length; bytes
+    std::uint64_t left_ = 0;       // of the response's body, likewise
+    Deadlines::Time linger_since_ = 0;
+    Input input_ = Input::idle;
+    Output output_ = Output::none;
+    Framing framing_ = Framing::none;
+    std::uint8_t paused_ = 0;
+    std::uint8_t minor_ = 1;
+    bool head_request_ = false;
+    bool keep_ = true;
+    bool says_keep_ = false;
+    bool expects_continue_ = false;
+    bool silent_ = false;  // the response has no body, whatever is written of one
+    bool consuming_ = false;
+};
+
+}  // namespace flowcoro_http
