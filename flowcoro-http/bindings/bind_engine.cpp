@@ -154,6 +154,13 @@ PyObject* abort_all(PyObject* self, PyObject* /*unused*/) noexcept {
     Py_RETURN_NONE;
 }
 
+PyObject* begin(PyObject* self, PyObject* /*unused*/) noexcept {
+    if (!of(self).spare.prepare()) {
+        return nullptr;
+    }
+    Py_RETURN_NONE;
+}
+
 PyObject* end(PyObject* self, PyObject* /*unused*/) noexcept {
     of(self).spare.end();
     Py_RETURN_NONE;
@@ -241,6 +248,7 @@ PyMethodDef methods[] = {
      "drain($self, /)\n--\n\nCloses each connection as soon as its request is answered."},
     {"cut", cut_all, METH_NOARGS, "cut($self, /)\n--\n\nCancels what is in flight."},
     {"abort", abort_all, METH_NOARGS, "abort($self, /)\n--\n\nCloses all connections at once."},
+    {"begin", begin, METH_NOARGS, "begin($self, /)\n--\n\nHas a task stand by."},
     {"end", end, METH_NOARGS, "end($self, /)\n--\n\nEnds the task that stands by."},
     {"set_endpoint", set_endpoint, METH_VARARGS,
      "set_endpoint($self, path, description, /)\n--\n\nA handler that is called directly."},

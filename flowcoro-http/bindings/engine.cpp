@@ -127,6 +127,10 @@ bool Engine::set_limit(std::string_view name, double value) noexcept {
             return true;
         }
     }
+    if (name == "linger_total") {
+        shared.limits.longest_linger = static_cast<Deadlines::Time>(value * 1e9);
+        return true;
+    }
     const auto size = static_cast<std::size_t>(value);
     HeadLimits& head = shared.limits.head;
     if (name == "max_connections") {

@@ -47,6 +47,20 @@ void forget_pieces(ExchangeState& state) noexcept {
     state.pieces.clear();
 }
 
+constexpr unsigned client_closed = 499;
+
+void log_access(Exchange& exchange) noexcept {
+    const ExchangeState& state = exchange.state;
+    const Ref called = Ref::steal(PyObject_CallFunction(
+        state.engine->hooks.access.get(), "OIKd", as_object(&exchange),
+        state.answer != 0 ? state.answer : client_closed,
+        static_cast<unsigned long long>(state.sent),
+        static_cast<double>(state.engine->shared.now - state.since) / 1e9));
+    if (!called) {
+        PyErr_WriteUnraisable(as_object(&exchange));
+    }
+}
+
 // The response is complete, or nothing can come of it any more.
 void let_go(Exchange& exchange) noexcept {
     ExchangeState& state = exchange.state;
@@ -56,6 +70,9 @@ void let_go(Exchange& exchange) noexcept {
         connection->let_go();
         wake(state.readers);
         wake(state.writers);
+        if (state.engine->hooks.access) {
+            log_access(exchange);
+        }
     }
 }
 
@@ -73,6 +90,8 @@ void fail(Exchange& exchange, unsigned status, std::string_view document) noexce
         ResponseFields& fields = state.engine->fields;
         fields.restart();
         fields.add_line("Content-Type: application/problem+json\r\n");
+        state.answer = status;
+        state.sent = document.size();
         http.respond(status, fields, document);
     }
     let_go(exchange);
@@ -177,6 +196,7 @@ Exchange* make_exchange(Engine& engine, Connection& connection, const RequestHea
         return nullptr;
     }
     state.client = connection.client();
+    state.since = engine.shared.now;
     state.connection = &connection;
     Py_INCREF(made);
     connection.set_exchange(&of(made));
@@ -505,6 +525,8 @@ PyObject* respond(PyObject* self, PyObject* const* arguments, Py_ssize_t count) 
         PyErr_SetString(PyExc_RuntimeError, "the response has begun already");
         return nullptr;
     }
+    state.answer = status;
+    state.sent = body.view().size();
     let_go(of(self));
     return ready_none().release();
 }
@@ -524,6 +546,7 @@ PyObject* start(PyObject* self, PyObject* const* arguments, Py_ssize_t count) no
         PyErr_SetString(PyExc_RuntimeError, "the response has begun already");
         return nullptr;
     }
+    state.answer = status;
     return ready_none().release();
 }
 
@@ -543,6 +566,7 @@ bool write_piece(ExchangeState& state, std::string_view piece) noexcept {
                             : "the response has not begun");
         return false;
     }
+    state.sent += piece.size();
     return true;
 }
 
@@ -637,11 +661,14 @@ bool send_first(Exchange& exchange, std::string_view body, bool more) noexcept {
             return false;
         }
         http.respond(status, fields, body);
+        state.answer = status;
+        state.sent = body.size();
         let_go(exchange);
         return true;
     }
     const Corked corked(exchange);
     http.start(status, fields);
+    state.answer = status;
     return write_piece(state, body);
 }
 

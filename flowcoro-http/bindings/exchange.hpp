@@ -52,7 +52,9 @@ struct ExchangeState {
     Ref state;
     Ref status;         // of an ASGI response whose body has not begun
     Ref start_headers;  // likewise
-    std::uint64_t sent = 0;
+    std::int64_t since = 0;   // when it came; for the log
+    std::uint64_t sent = 0;   // of the response's body; bytes
+    unsigned answer = 0;      // its status; 0: none has begun
     Kind kind = Kind::application;
     bool whole = false;     // the body has come
     bool told_end = false;  // and somebody has been told

@@ -60,6 +60,9 @@ class Spare {
     // that is told of its end.
     Ref load(Ref coroutine, Begun begun, Exchange* exchange) noexcept;
 
+    // Makes the spare, so that the first handler finds one. False with a Python error.
+    bool prepare() noexcept { return task_ || make(); }
+
     // Ends the spare, if there is one.
     void end() noexcept;
 

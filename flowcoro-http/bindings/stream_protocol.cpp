@@ -61,9 +61,7 @@ class StreamConnection final : public Connection {
         flush_unless_corked();
     }
 
-    [[nodiscard]] bool is_full() const noexcept override {
-        return full_ || pending_.size() > 65536;
-    }
+    [[nodiscard]] bool is_full() const noexcept override { return full_; }
 
     [[nodiscard]] bool is_sending() const noexcept override {
         const Ref size =
@@ -128,7 +126,7 @@ class StreamConnection final : public Connection {
     }
 
     void flush_unless_corked() noexcept {
-        if (corks_ == 0) {
+        if (corks_ == 0 || pending_.size() >= most_pending) {
             flush();
         }
     }
@@ -155,6 +153,9 @@ class StreamConnection final : public Connection {
         }
         return found && PyTuple_Check(found.get()) ? std::move(found) : Ref::borrow(Py_None);
     }
+
+    // Then the transport is told, which tells when it is too much.
+    static constexpr std::size_t most_pending = 64 * 1024;
 
     Ref transport_;
     std::string pending_;

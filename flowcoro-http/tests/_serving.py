@@ -17,6 +17,9 @@ from flowcoro_http import (
 
 MEGABYTE = 1024 * 1024
 
+BACKEND: str | None = None
+"""What `serving` serves by unless it is told; see the fixture `backend`."""
+
 
 def make_router() -> Router:
     router = Router()
@@ -52,6 +55,7 @@ def make_router() -> Router:
 
 @asynccontextmanager
 async def serving(app: Any, **options: Any) -> AsyncIterator[HttpServer]:
+    options.setdefault("backend", BACKEND)
     with anyio.fail_after(60):
         async with HttpServer(app, host="127.0.0.1", port=0, **options) as server:
             yield server

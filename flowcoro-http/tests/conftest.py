@@ -2,9 +2,40 @@
 
 from __future__ import annotations
 
+import importlib
+from types import ModuleType
+from typing import Any
+
 import pytest
 
+import _serving
+import flowcoro
 
-@pytest.fixture(scope="session")
-def anyio_backend() -> str:
-    return "asyncio"
+
+@pytest.fixture
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Run by asyncio; over FlowCoro's loop where a test of the server backends asks for it."""
+    options: dict[str, Any] = {}
+    if "served_by" in request.fixturenames:
+        _, over_ours = request.getfixturevalue("served_by")
+        if over_ours:
+            options["loop_factory"] = flowcoro.new_event_loop
+    return "asyncio", options
+
+
+@pytest.fixture(
+    params=[("native", True), ("native", False), ("hypercorn", False)],
+    ids=["native", "native-on-asyncio", "hypercorn"],
+)
+def served_by(request: pytest.FixtureRequest) -> tuple[str, bool]:
+    """The name of a built-in backend, and whether it is over FlowCoro's loop."""
+    chosen: tuple[str, bool] = request.param
+    return chosen
+
+
+@pytest.fixture
+def backend(served_by: tuple[str, bool], monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Serve by each of the built-in backends; the module of the one."""
+    name, _ = served_by
+    monkeypatch.setattr(_serving, "BACKEND", name)
+    return importlib.import_module(f"flowcoro_http.servers.{name}")

@@ -24,6 +24,8 @@ from flowcoro_http import (
     WebSocket,
 )
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 
 @pytest.fixture
 def gate() -> dict[str, Any]:

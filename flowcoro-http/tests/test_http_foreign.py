@@ -18,6 +18,8 @@ from flowcoro_http import (
     _lifespan,
 )
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 
 class Foreign:
     """Any ASGI application with a lifespan."""

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
+import flowcoro
 import flowcoro_http
 import flowcoro_http.plugin as our_plugin
 from flowcoro.app import App, Component, ComponentFactory
@@ -84,10 +85,22 @@ class TestClientComponent(ComponentContract):
         return ComponentFactory("client", HttpClient)
 
 
+class TestNative(ServerBackendContract):
+    @pytest.fixture
+    def backend(self) -> ServerBackend:
+        return our_plugin.flowcoro_http_servers()[0]
+
+
+class TestNativeOnOurLoop(TestNative):
+    @pytest.fixture
+    def anyio_backend(self) -> tuple[str, dict[str, object]]:
+        return "asyncio", {"loop_factory": flowcoro.new_event_loop}
+
+
 class TestHypercorn(ServerBackendContract):
     @pytest.fixture
     def backend(self) -> ServerBackend:
-        return next(iter(our_plugin.flowcoro_http_servers()))
+        return our_plugin.flowcoro_http_servers()[1]
 
 
 class TestJson(ResponseEncoderContract):

@@ -9,6 +9,7 @@ import ssl
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import ModuleType
 
 import anyio
 import httpx
@@ -25,7 +26,8 @@ from flowcoro_http import (
     Response,
     Router,
 )
-from flowcoro_http.servers import hypercorn as backend
+
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 async def test_it_serves() -> None:
@@ -111,7 +113,7 @@ async def test_a_client_that_reads_at_once_gets_the_refusal_at_once() -> None:
         assert b"connection: close" in received.lower()
 
 
-async def test_reading_on_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_reading_on_is_bounded(backend: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "LINGER_IDLE", 0.02)
     async with serving(make_router()) as server:
         for path in (b"/body", b"/ignore"):
@@ -124,7 +126,7 @@ async def test_reading_on_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_reading_on_ends_in_time_for_a_body_that_never_ends(
-    monkeypatch: pytest.MonkeyPatch,
+    backend: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backend, "LINGER_TOTAL", 0.05)
     async with serving(make_router()) as server:
@@ -263,15 +265,16 @@ def certificate(tmp_path: Path) -> tuple[str, str]:
     return cert, key
 
 
-async def test_https_and_http2(certificate: tuple[str, str]) -> None:
+async def test_https_and_http2(backend: ModuleType, certificate: tuple[str, str]) -> None:
     cert, key = certificate
     config = HttpConfig(certfile=cert, keyfile=key)
     trusted = ssl.create_default_context(cafile=cert)
+    version = "HTTP/2" if backend.__name__.endswith("hypercorn") else "HTTP/1.1"
     async with serving(make_router(), config=config) as server:
         assert server.url.startswith("https://")
         async with httpx.AsyncClient(base_url=server.url, http2=True, verify=trusted) as client:
             response = await client.get("/")
-            assert (response.http_version, response.text) == ("HTTP/2", "hello")
+            assert (response.http_version, response.text) == (version, "hello")
             response = await client.post("/ignore", content=b"x" * 50_000)
             assert response.text == "ignored"
             response = await client.post("/body", content=b"x" * (2 * MEGABYTE))

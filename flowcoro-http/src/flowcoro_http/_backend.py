@@ -23,8 +23,6 @@ class ServerOptions:
         head_timeout: seconds that a request's head may take to come.
         body_timeout: seconds to wait for more of a body; 0 waits for ever.
         send_timeout: seconds to wait for a client that takes nothing of its response.
-        linger_timeout: seconds without a byte after which a client that was answered
-            early, and sends on, is cut.
         max_connections: how many connections there may be; 0 is no limit.
         max_memory: bytes of requests that may wait in memory, all connections together.
         max_head_bytes: the largest head of a request.
@@ -40,7 +38,6 @@ class ServerOptions:
     head_timeout: float = 10.0
     body_timeout: float = 30.0
     send_timeout: float = 30.0
-    linger_timeout: float = 2.0
     max_connections: int = 0
     max_memory: int = 256 * 1024 * 1024
     max_head_bytes: int = 64 * 1024

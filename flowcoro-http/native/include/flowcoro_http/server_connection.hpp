@@ -110,7 +110,7 @@ struct ServerShared {
         HeadLimits head;
         std::size_t held = 64 * 1024;  // of what a peer sends ahead; bytes
         // Of a body that nobody wants, read to keep the connection; bytes.
-        std::uint64_t unwanted = 64 * 1024;
+        std::uint64_t unwanted = 16 * 1024 * 1024;
         std::size_t memory = std::size_t{256} << 20;  // bytes held for all connections
         Deadlines::Time longest_linger = 30'000'000'000;
     };
@@ -197,8 +197,10 @@ class ServerConnection : public Deadlines::Waiting {
             case Wait::body:
                 break_off(refusals::late_body);
                 break;
-            case Wait::sending:
             case Wait::linger:
+                close();
+                break;
+            case Wait::sending:
                 wire_.abort();
                 break;
             case Wait::none:
@@ -260,7 +262,8 @@ class ServerConnection : public Deadlines::Waiting {
         } else if ((head_request_ || status == 304) && fields.length()) {
             length = *fields.length();
         }
-        keep_ = keep_ && can_go_on() && !fields.closes() && !shared_.draining;
+        const bool unwelcome = status == 413 && input_ == Input::body;
+        keep_ = keep_ && can_go_on() && !unwelcome && !fields.closes() && !shared_.draining;
         write_head(status, fields, framing, length, empty || head_request_ ? "" : body);
         complete();
         return true;
@@ -347,11 +350,17 @@ class ServerConnection : public Deadlines::Waiting {
 
     [[nodiscard]] bool is_complete() const noexcept { return output_ == Output::none; }
 
-    // Nothing more can come of the response.
+    // Nothing more can come of the response. What was written of it still goes, where the framing
+    // shows that it is not the whole.
     void abort() noexcept {
+        const bool shows = output_ == Output::streaming && framing_ != Framing::none;
         output_ = Output::none;
-        input_ = Input::closed;
-        wire_.abort();
+        if (shows) {
+            close();
+        } else {
+            input_ = Input::closed;
+            wire_.abort();
+        }
     }
 
     // From here on the connection speaks something else: its bytes come as body(), and go by
@@ -580,7 +589,18 @@ class ServerConnection : public Deadlines::Waiting {
     }
 
     std::size_t take_body(std::string_view bytes) {
-        wait_for(Wait::body);
+        if (input_ == Input::unwanted) {
+            linger_on();
+            unwanted_ += bytes.size();
+            if (unwanted_ > shared_.limits.unwanted) {
+                abort();
+            }
+            if (input_ == Input::closed) {
+                return bytes.size();
+            }
+        } else {
+            wait_for(Wait::body);
+        }
         expects_continue_ = false;
         std::string_view piece;
         std::size_t taken = 0;
@@ -622,7 +642,7 @@ class ServerConnection : public Deadlines::Waiting {
     // little and will come.
     [[nodiscard]] bool can_go_on() const noexcept {
         return input_ != Input::body ||
-               (!chunks_ && !expects_continue_ && body_left_ <= shared_.limits.unwanted);
+               (!expects_continue_ && (chunks_ || body_left_ <= shared_.limits.unwanted));
     }
 
     void write_head(unsigned status, const ResponseFields& fields, Framing framing,
@@ -713,6 +733,9 @@ class ServerConnection : public Deadlines::Waiting {
         if (input_ == Input::body) {
             if (keep_ && can_go_on()) {
                 input_ = Input::unwanted;
+                unwanted_ = 0;
+                linger_since_ = shared_.now;
+                wait_for(Wait::linger);
             } else {
                 linger();
             }
@@ -751,8 +774,7 @@ class ServerConnection : public Deadlines::Waiting {
 
     void linger_on() noexcept {
         if (shared_.now - linger_since_ > shared_.limits.longest_linger) {
-            wire_.abort();
-            input_ = Input::closed;
+            close();
         } else {
             wait_for(Wait::linger);
         }
@@ -820,6 +842,7 @@ class ServerConnection : public Deadlines::Waiting {
     std::optional<ChunkedBody> chunks_;
     std::uint64_t body_left_ = 0;  // of the request's body, with a Content-Length; bytes
     std::uint64_t left_ = 0;       // of the response's body, likewise
+    std::uint64_t unwanted_ = 0;   // bytes
     Deadlines::Time linger_since_ = 0;
     Input input_ = Input::idle;
     Output output_ = Output::none;

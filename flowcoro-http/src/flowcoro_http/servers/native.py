@@ -30,6 +30,11 @@ __all__ = ["NATIVE", "NativeServer", "create"]
 logger = logging.getLogger("flowcoro.http")
 access_logger = logging.getLogger("flowcoro.http.access")
 
+LINGER_TOTAL = 30.0
+"""Seconds that a body is read on whose request is answered (RFC 9112, section 9.6)."""
+LINGER_IDLE = 2.0
+"""Seconds without a further byte after which reading on ends."""
+
 _END_GRACE = 1.0
 
 
@@ -105,6 +110,7 @@ class NativeServer:
                             backlog=self.options.backlog,
                         )
                     )
+            engine.begin()
             started()
             await shutdown.wait()
             engine.stop_listening()
@@ -162,7 +168,8 @@ class NativeServer:
         engine.set_limit("head_timeout", options.head_timeout)
         engine.set_limit("body_timeout", options.body_timeout)
         engine.set_limit("send_timeout", options.send_timeout)
-        engine.set_limit("linger_timeout", options.linger_timeout)
+        engine.set_limit("linger_timeout", LINGER_IDLE)
+        engine.set_limit("linger_total", LINGER_TOTAL)
         engine.set_limit("max_connections", options.max_connections)
         engine.set_limit("max_memory", options.max_memory)
         engine.set_limit("max_head", options.max_head_bytes)
