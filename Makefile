@@ -175,15 +175,22 @@ native-bench: $(SETUP) ## Measure the native core (release build)
 	for bench in $(NATIVE_BUILD)/plain/bench/reactor*_bench; do \
 		if [ -x $$bench ]; then $$bench $(BENCH_OPTIONS) || exit 1; fi; \
 	done
+	cmake -S flowcoro-http/native -B flowcoro-http/native/build/plain -G Ninja -DFLOWCORO_BENCH=ON $(QUIETLY)
+	cmake --build flowcoro-http/native/build/plain $(QUIETLY)
+	bench=flowcoro-http/native/build/plain/bench/route_table_bench; \
+		if [ -x $$bench ]; then $$bench $(BENCH_OPTIONS); fi
 
 fuzz: ## Fuzz what reads the network's bytes (needs clang; FUZZ_RUNS=10000000)
-	mkdir -p build/fuzz/found
-	clang++ -std=c++20 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-		-I flowcoro-http/native/include flowcoro-http/native/fuzz/requests_fuzz.cpp \
-		-o build/fuzz/requests_fuzz
+	mkdir -p build/fuzz/found build/fuzz/found-routes
+	for subject in requests routes; do \
+		clang++ -std=c++20 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+			-I flowcoro-http/native/include flowcoro-http/native/fuzz/$${subject}_fuzz.cpp \
+			-o build/fuzz/$${subject}_fuzz || exit 1; \
+	done
 	cd build/fuzz && ./requests_fuzz -runs=$(FUZZ_RUNS) -max_len=4096 -print_final_stats=1 \
 		-dict=$(CURDIR)/flowcoro-http/native/fuzz/http.dict found \
 		$(CURDIR)/flowcoro-http/native/fuzz/corpus
+	cd build/fuzz && ./routes_fuzz -runs=$(FUZZ_RUNS) -max_len=128 -print_final_stats=1 found-routes
 
 native-cross: $(SETUP) ## Compile the native core for macOS and FreeBSD (by zig's clang)
 	$(BIN)/python -m ziglang version $(QUIETLY) 2>&1 || $(UV) pip install --quiet \

@@ -47,6 +47,23 @@ constexpr std::size_t usual = alignof(std::max_align_t);
     return system_memory(size, static_cast<std::size_t>(alignment));
 }
 
+// Those of arrays would end here by themselves, but for a sanitizer's.
+[[gnu::noinline]] void* operator new[](std::size_t size) {
+    return memory_or_throw(size, usual);
+}
+
+[[gnu::noinline]] void* operator new[](std::size_t size, const std::nothrow_t& /*tag*/) noexcept {
+    return system_memory(size, usual);
+}
+
+[[gnu::noinline]] void operator delete[](void* memory) noexcept {
+    std::free(memory);
+}
+
+[[gnu::noinline]] void operator delete[](void* memory, std::size_t /*size*/) noexcept {
+    std::free(memory);
+}
+
 [[gnu::noinline]] void operator delete(void* memory) noexcept {
     std::free(memory);
 }
