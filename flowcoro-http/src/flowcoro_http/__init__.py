@@ -4,7 +4,7 @@ Layers, each of which may use only those before it:
 
 1. `_types`, `_multi`, `_problem`, `_routing`, `_encoding`: shapes and rules without a
    request; the routing table knows no handlers.
-2. `_request`, `_response`, `_route`, `_websocket`: what handlers see.
+2. `_route`, `_urls`, `_request`, `_response`, `_websocket`: what handlers see.
 3. `_middleware`, `_config`, `_parameters` (signature to plan), `_binding` (request to
    arguments), `_openapi`: one concern each.
 4. `_asgi`: the bound router as an ASGI 3 application; `_router`: what users write.
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from flowcoro_http._routing import RouteConflictError
     from flowcoro_http._server import HttpServer, ServerFailedError
     from flowcoro_http._sockets import ListenError
+    from flowcoro_http._urls import UrlError
     from flowcoro_http._websocket import InvalidMessageError, WebSocket
 
     __version__: str
@@ -83,6 +84,7 @@ __all__ = [
     "ServerBackend",
     "ServerFailedError",
     "ServerOptions",
+    "UrlError",
     "WebSocket",
     "__version__",
 ]
@@ -123,6 +125,7 @@ _HOMES = {
     "ServerBackend": "_backend",
     "ServerFailedError": "_server",
     "ServerOptions": "_backend",
+    "UrlError": "_urls",
     "WebSocket": "_websocket",
 }
 

@@ -17,7 +17,7 @@ import logging
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeAlias
 
 import anyio
@@ -35,6 +35,7 @@ from flowcoro_http._response import Response, as_response, problem_response, ren
 from flowcoro_http._route import Route
 from flowcoro_http._routing import WEBSOCKET, MalformedPathError, Match, RouteTable
 from flowcoro_http._types import ASGIApp, Handler, Receive, Scope, Send
+from flowcoro_http._urls import RouteUrls
 from flowcoro_http._websocket import InvalidMessageError, WebSocket
 
 __all__ = ["Application", "Endpoint", "ErrorHandler", "Mount"]
@@ -148,6 +149,18 @@ class Application:
         """Every route, with its full path."""
         return [endpoint.route for endpoint in self.endpoints]
 
+    def url_for(self, name: str, /, **params: Any) -> str:
+        """Return the path of a route, plugins' routes included; see `Router.url_for`.
+
+        Raises:
+            UrlError: as `Router.url_for`.
+        """
+        return self._urls.path_for(name, params)
+
+    @cached_property
+    def _urls(self) -> RouteUrls:
+        return RouteUrls(self.routes)
+
     def instances(self) -> Iterator[object]:
         """Yield every application-wide instance that some handler depends on."""
         for endpoint in self.endpoints:
@@ -202,6 +215,7 @@ class Application:
         request = Request(
             exchange, max_body_bytes=limits.max_body_bytes, body_timeout=limits.body_timeout
         )
+        request.routing.application = self
         try:
             found = self._table.match(exchange.method, _raw_path(exchange))
         except MalformedPathError as error:
@@ -306,6 +320,7 @@ class Application:
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         limits = self._limits
         socket = WebSocket(scope, receive, send, max_message_bytes=limits.max_message_bytes)
+        socket.routing.application = self
         try:
             await self._serve_socket(socket, receive, send)
         finally:

@@ -26,9 +26,10 @@ from flowcoro_http._exchange import Exchange, Head
 from flowcoro_http._multi import Headers, MultiMapping, parse_cookies, parse_query
 from flowcoro_http._problem import ClientDisconnected, FieldError, HttpError, bad_parameters
 from flowcoro_http._types import Scope
+from flowcoro_http._urls import quote_path
 
 if TYPE_CHECKING:
-    from flowcoro_http._asgi import Endpoint
+    from flowcoro_http._asgi import Application, Endpoint
     from flowcoro_http._route import Route
 
 __all__ = ["DEFAULT_MAX_BODY_BYTES", "Request", "RequestHead", "Routing", "decode_json"]
@@ -47,6 +48,7 @@ class Routing:
     """The router's own notes on a request; not for handlers.
 
     Attributes:
+        application: what serves it.
         endpoint: what answers it, if anything does.
         raw_params: the text of the path's parameters.
         allowed: what else the path takes, when nothing answers.
@@ -54,6 +56,7 @@ class Routing:
         cleanup: what to release when a streamed response has ended.
     """
 
+    application: Application | None = None
     endpoint: Endpoint | None = None
     raw_params: Mapping[str, str] = field(default_factory=dict)
     allowed: frozenset[str] = frozenset()
@@ -162,6 +165,27 @@ class RequestHead:
             given = self.headers.get("x-request-id", "")
             self._id = given if _REQUEST_ID.match(given) else uuid.uuid4().hex
         return self._id
+
+    def url_for(self, name: str, /, **params: Any) -> str:
+        """Return the path of another route of the application that serves this request.
+
+        The prefix that the application is mounted at (`root_path`) is part of it; see
+        `Router.url_for`.
+
+        Args:
+            name: the route's name, or that of its handler's function.
+            params: the parameters of its path.
+
+        Raises:
+            UrlError: no route or several have the name, or a parameter is missing,
+                surplus or unsuitable.
+            RuntimeError: no application serves this request; it was made by hand.
+        """
+        application = self.routing.application
+        if application is None:
+            raise RuntimeError("url_for: no application serves this request")
+        root = quote_path(self._head.root_path.rstrip("/"))
+        return root + application.url_for(name, **params)
 
 
 class Request(RequestHead):

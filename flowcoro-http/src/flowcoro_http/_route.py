@@ -20,7 +20,8 @@ class Route:
         path: the template, such as `/users/{id:int}`.
         handler: the typed handler; a plain function runs in a worker thread.
         methods: the methods it takes, in upper case.
-        name: unique among plugins' routes; `GET /users/{id:int}` when not given.
+        name: what `url_for` finds it by; unique among plugins' routes. When not given,
+            `GET /users/{id:int}`.
         status: the status of a response that the handler does not make itself.
         websocket: whether it takes WebSocket handshakes instead of requests.
         max_body_bytes: the largest body it takes; the router's limit when None.

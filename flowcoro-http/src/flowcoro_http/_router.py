@@ -23,6 +23,7 @@ from flowcoro_http._registry import Registered, Registry
 from flowcoro_http._route import Route
 from flowcoro_http._routing import PathTemplate
 from flowcoro_http._types import ASGIApp, Handler, Receive, Scope, Send
+from flowcoro_http._urls import RouteUrls
 
 __all__ = ["Router"]
 
@@ -95,6 +96,7 @@ class Router:
         self.registry = Registry(_checked_prefix(prefix), tuple(tags), max_body_bytes)
         self._application: Application | None = None
         self._revision = -1
+        self._urls = (-1, RouteUrls(()))
         self._binding = threading.Lock()
 
     # -- registration ----------------------------------------------------------------
@@ -245,6 +247,44 @@ class Router:
     def routes(self) -> list[Route]:
         """Every route, those of included routers too, with full paths."""
         return [flat.route for flat in self.registry.flatten()]
+
+    def url_for(self, name: str, /, **params: Any) -> str:
+        """Return the path of a route: absolute, percent-encoded, prefixes included.
+
+        A handler asks `request.url_for`, which knows where the application is mounted.
+
+        Example:
+            ```python
+            from flowcoro_http import Router
+
+            router = Router("/api")
+
+
+            @router.get("/users/{id:int}", name="user")
+            async def show(id: int) -> str: ...
+
+
+            assert router.url_for("user", id=7) == "/api/users/7"
+            assert router.url_for("show", id=7) == "/api/users/7"
+            ```
+
+        Args:
+            name: the name that the route was given; or its methods and path, such as
+                `GET /api/users/{id:int}`; or its handler's function's name, where that
+                stands for one path only.
+            params: what the path's parameters are: text, numbers, `bool`, `UUID`,
+                dates and times, `Decimal`, enums.
+
+        Raises:
+            UrlError: no route or several have the name, or a parameter is missing,
+                surplus or unsuitable.
+        """
+        revision, urls = self._urls
+        if revision != Registry.changes:
+            revision = Registry.changes
+            urls = RouteUrls(self.routes)
+            self._urls = (revision, urls)
+        return urls.path_for(name, params)
 
     def openapi(self, *, title: str | None = None, version: str | None = None) -> dict[str, Any]:
         """Return the OpenAPI 3.1 document of the routes.
