@@ -10,7 +10,7 @@ import pytest
 from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
 
 from flowcoro_http import Header, HttpError, Limits, RequestHead, Router, WebSocket, _websocket
-from flowcoro_http.testing import WebSocketDenied, WebSocketSession, websocket_session
+from flowcoro_http.testing import WebSocketDenied, WebSocketSession, client_for, websocket_session
 
 
 class Move(msgspec.Struct):
@@ -172,6 +172,20 @@ async def test_parameters_dependencies_and_unknown_paths() -> None:
                 raise AssertionError("not reached")
         assert caught.value.status == status
         assert msgspec.json.decode(caught.value.body)["status"] == status
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "WEBSOCKET", "*"])
+async def test_a_request_is_no_websocket(method: str) -> None:
+    called = False
+
+    async def chat(ws: WebSocket) -> None:
+        nonlocal called
+        called = True
+
+    async with client_for(routed(chat)) as client:
+        answer = await client.request(method, "/")
+    assert (answer.status_code, answer.headers.get("upgrade")) == (426, "websocket")
+    assert not called
 
 
 async def test_mounted_websockets() -> None:

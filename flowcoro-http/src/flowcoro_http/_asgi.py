@@ -217,7 +217,7 @@ class Application:
         )
         request.routing.application = self
         try:
-            found = self._table.match(exchange.method, _raw_path(exchange))
+            found = self._table.match(_method(exchange), _raw_path(exchange))
         except MalformedPathError as error:
             request.routing.malformed = str(error)
             return request, None
@@ -346,6 +346,12 @@ class Application:
                 group.start_soon(socket.pump)
                 await _converse(socket, target)
                 group.cancel_scope.cancel()
+
+
+def _method(exchange: Exchange) -> str:
+    """Return the method; a peer that writes our word for a WebSocket has none that we know."""
+    method = exchange.method
+    return "" if method == WEBSOCKET else method
 
 
 def _raw_path(head: Head) -> bytes:
