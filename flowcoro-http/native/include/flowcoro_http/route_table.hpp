@@ -168,20 +168,14 @@ class RouteTable {
 
     // The method's number in this table; `unknown` when it is in no route. As add() writes them.
     [[nodiscard]] MethodId method_id(std::string_view name) const noexcept {
-        const auto at = std::find(methods_.begin(), methods_.end(), name);
-        return at == methods_.end() ? methods::unknown
-                                    : static_cast<MethodId>(at - methods_.begin());
+        const MethodId id = methods::of_request(name);
+        return id != methods::unknown ? id : id_from(methods::any, name);
     }
 
     // That of a request, whose peer may write what it likes: never `any` nor `websocket`.
     [[nodiscard]] MethodId request_method_id(std::string_view name) const noexcept {
         const MethodId id = methods::of_request(name);
-        if (id != methods::unknown || methods_.size() == methods::names.size()) {
-            return id;
-        }
-        const auto begin = methods_.begin() + methods::names.size();
-        const auto at = std::find(begin, methods_.end(), name);
-        return at == methods_.end() ? id : static_cast<MethodId>(at - methods_.begin());
+        return id != methods::unknown ? id : id_from(methods::names.size(), name);
     }
 
     // Of a method with a number; holds until add().
@@ -262,6 +256,16 @@ class RouteTable {
         if (parameters > most_parameters) {
             throw std::invalid_argument("a route has 32 parameters at most");
         }
+    }
+
+    // Among those with that number or a higher one.
+    [[nodiscard]] MethodId id_from(std::size_t first, std::string_view name) const noexcept {
+        for (std::size_t i = first; i < methods_.size(); ++i) {
+            if (methods_[i] == name) {
+                return static_cast<MethodId>(i);
+            }
+        }
+        return methods::unknown;
     }
 
     MethodId intern(std::string_view name) {
