@@ -186,6 +186,29 @@ async def test_a_request_knows_where_it_is_mounted() -> None:
         assert (missed.status_code, missed.headers["x-url"]) == (404, "/out/mounted/in/go/x")
 
 
+async def test_a_mount_whose_prefix_has_to_be_encoded() -> None:
+    inner = Router()
+
+    @inner.get("/go")
+    async def go(request: Request) -> str:
+        return request.url_for("go")
+
+    @inner.get("/")
+    async def index() -> str:
+        return "index"
+
+    outer = Router()
+    outer.mount("/café/b c", inner)
+    async with client_for(outer) as client:
+        answer = await client.get("/café/b c/go")
+        assert answer.text == "/caf%C3%A9/b%20c/go"
+        assert (await client.get(answer.text)).text == answer.text
+        assert (await client.get("/caf%C3%A9/%62%20c/g%6F")).text == answer.text
+        for path in ("/café/b c", "/café/b c/"):
+            assert (await client.get(path)).text == "index"
+        assert (await client.get("/café%2Fb c/go")).status_code == 404
+
+
 def test_the_servers_root_path_is_percent_encoded() -> None:
     async def nobody(*_: Any) -> Any: ...
 

@@ -5,7 +5,7 @@ Layers, each of which may use only those before it:
 1. `_types`, `_multi`, `_problem`, `_routing`, `_encoding`: shapes and rules without a
    request; the routing table knows no handlers.
 2. `_route`, `_urls`, `_request`, `_response`, `_websocket`: what handlers see.
-3. `_middleware`, `_config`, `_parameters` (signature to plan), `_binding` (request to
+3. `_middleware`, `_mounting`, `_config`, `_parameters` (signature to plan), `_binding` (request to
    arguments), `_openapi`: one concern each.
 4. `_asgi`: the bound router as an ASGI 3 application; `_router`: what users write.
 5. `_backend`, `_sockets`, `_lifespan`, `_gate`, `_server`: listening and serving, with

@@ -27,8 +27,9 @@ from flowcoro.app import Dependencies
 from flowcoro_http._binding import Binder
 from flowcoro_http._config import Limits
 from flowcoro_http._encoding import EncoderSet
-from flowcoro_http._exchange import AsgiExchange, AsgiHead, Exchange, Head
+from flowcoro_http._exchange import AsgiExchange, AsgiHead, Exchange
 from flowcoro_http._middleware import CallNext, Middleware, chain
+from flowcoro_http._mounting import path_within, scope_below
 from flowcoro_http._problem import ClientDisconnected, HttpError, Problem, phrase
 from flowcoro_http._request import Request, RequestHead
 from flowcoro_http._response import Response, as_response, problem_response, render
@@ -189,7 +190,7 @@ class Application:
         """Answer one request."""
         request, mount = self._request(exchange)
         if mount is not None:
-            scope = _below(exchange.scope, mount.prefix)
+            scope = scope_below(exchange.scope, mount.prefix)
             await mount.app(scope, exchange.receive, exchange.send)
         else:
             await self._conclude(request, await self._respond(request))
@@ -217,7 +218,7 @@ class Application:
         )
         request.routing.application = self
         try:
-            found = self._table.match(_method(exchange), _raw_path(exchange))
+            found = self._table.match(_method(exchange), path_within(exchange))
         except MalformedPathError as error:
             request.routing.malformed = str(error)
             return request, None
@@ -329,7 +330,7 @@ class Application:
     async def _serve_socket(self, socket: WebSocket, receive: Receive, send: Send) -> None:
         scope = socket.scope
         try:
-            found = self._table.match(WEBSOCKET, _raw_path(AsgiHead(scope)))
+            found = self._table.match(WEBSOCKET, path_within(AsgiHead(scope)))
         except MalformedPathError as error:
             await _refuse(socket, receive, HttpError(400, str(error)))
             return
@@ -338,7 +339,7 @@ class Application:
             return
         target = found.value
         if isinstance(target, Mount):
-            await target.app(_below(scope, target.prefix), receive, send)
+            await target.app(scope_below(scope, target.prefix), receive, send)
             return
         _attach(socket, target, found)
         if (await receive())["type"] == "websocket.connect":
@@ -352,20 +353,6 @@ def _method(exchange: Exchange) -> str:
     """Return the method; a peer that writes our word for a WebSocket has none that we know."""
     method = exchange.method
     return "" if method == WEBSOCKET else method
-
-
-def _raw_path(head: Head) -> bytes:
-    """Return the path as it came, without the prefix this application is mounted at."""
-    # Where the server has decoded it: encode what would be read as an escape.
-    raw = head.raw_path or head.path.replace("%", "%25").encode()
-    root = head.root_path.encode()
-    if root and raw.startswith(root + b"/"):
-        return raw[len(root) :]
-    return b"/" if root and raw == root else raw
-
-
-def _below(scope: Scope, prefix: str) -> Scope:
-    return {**scope, "root_path": (scope.get("root_path") or "") + prefix}
 
 
 def _attach(request: RequestHead, endpoint: Endpoint, found: Match[Any]) -> None:
