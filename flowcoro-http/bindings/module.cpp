@@ -5,6 +5,7 @@
 #include "names.hpp"
 #include "python.hpp"
 #include "ready.hpp"
+#include "route_table_object.hpp"
 #include "runner.hpp"
 
 namespace {
@@ -12,7 +13,8 @@ namespace {
 int execute(PyObject* module) noexcept {
     using namespace flowcoro_http::bindings;
     const bool good = make_names() && add_ready(module) && add_runner(module) &&
-                      add_exchange(module) && add_engine(module) && add_stream_protocol(module);
+                      add_exchange(module) && add_engine(module) && add_stream_protocol(module) &&
+                      add_routing(module);
     return good ? 0 : -1;
 }
 

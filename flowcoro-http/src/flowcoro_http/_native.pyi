@@ -1,8 +1,10 @@
 """The native part of flowcoro_http; for its own modules only."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
-from typing import Any, final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Generic, TypeVar, final
+
+V_co = TypeVar("V_co", covariant=True)
 
 @final
 class Ready:
@@ -116,3 +118,34 @@ class Engine:
 @final
 class StreamProtocol(asyncio.Protocol):
     """An asyncio protocol: a server's side of one connection."""
+
+@final
+class Match(Generic[V_co]):
+    """What a path led to."""
+
+    def __init__(self, value: V_co, raw: Mapping[str, str], params: Mapping[str, Any]) -> None: ...
+    @property
+    def value(self) -> V_co: ...
+    @property
+    def raw(self) -> Mapping[str, str]: ...
+    @property
+    def params(self) -> Mapping[str, Any]: ...
+
+@final
+class RouteTable:
+    """Finds what was added for a method and a path."""
+
+    def __init__(
+        self, miss: Callable[[frozenset[str]], Any], malformed: type[Exception]
+    ) -> None: ...
+    def add(
+        self,
+        segments: tuple[str | tuple[str, str, str], ...],
+        names: tuple[str, ...],
+        method: str,
+        value: Any,
+        /,
+    ) -> int | None: ...
+    def match(self, method: str, raw_path: bytes, /) -> Any: ...
+
+def split_path(raw_path: bytes, malformed: type[Exception], /) -> list[str]: ...

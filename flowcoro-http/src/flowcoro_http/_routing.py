@@ -1,7 +1,8 @@
 """Path templates and the table that finds what matches a path.
 
 The table knows nothing of handlers, requests or ASGI: it maps a method and the raw bytes
-of a path to whatever was added. A path is split at `/` before it is percent-decoded, so
+of a path to whatever was added. It is native (`native/include/flowcoro_http/route_table.hpp`),
+so the engine finds a route without Python. A path is split at `/` before it is percent-decoded, so
 an encoded slash never changes which route matches. At each segment a literal wins over a
 parameter, a parameter with literal text around it over one without, a converted
 parameter over a plain one, and `{rest:path}` comes last; a dead end is backed out of.
@@ -12,10 +13,12 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
-from urllib.parse import unquote_to_bytes
+
+from flowcoro_http import _native
+from flowcoro_http._native import Match
 
 __all__ = [
     "ANY_METHOD",
@@ -56,14 +59,13 @@ class Converter:
     Attributes:
         name: what is written after the colon in a template.
         type: the type of the value.
-        parse: makes the value; raises `ValueError` for what does not match.
-        rank: order among parameters of one segment, the lowest first.
+        parse: makes the value, as the table does natively; raises `ValueError` for what does
+            not match.
     """
 
     name: str
     type: type
     parse: Callable[[str], Any]
-    rank: int
 
 
 def _by_pattern(pattern: str, make: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -82,16 +84,15 @@ _HEX = "[0-9a-fA-F]"
 CONVERTERS: Mapping[str, Converter] = {
     converter.name: converter
     for converter in (
-        Converter("int", int, _by_pattern("-?[0-9]+", int), 0),
-        Converter("float", float, _by_pattern(r"-?[0-9]+(\.[0-9]+)?", float), 1),
+        Converter("int", int, _by_pattern("-?[0-9]+", int)),
+        Converter("float", float, _by_pattern(r"-?[0-9]+(\.[0-9]+)?", float)),
         Converter(
             "uuid",
             uuid.UUID,
             _by_pattern(f"{_HEX}{{8}}(-{_HEX}{{4}}){{3}}-{_HEX}{{12}}", uuid.UUID),
-            0,
         ),
-        Converter("str", str, str, 2),
-        Converter("path", str, str, 3),
+        Converter("str", str, str),
+        Converter("path", str, str),
     )
 }
 """The converters that templates may name. `str` is what a plain `{name}` means."""
@@ -112,25 +113,6 @@ class TemplateParameter:
     converter: Converter
     prefix: str = ""
     suffix: str = ""
-
-    @property
-    def shape(self) -> tuple[str, str, str]:
-        """What it matches, apart from its name."""
-        return self.converter.name, self.prefix, self.suffix
-
-    @property
-    def rank(self) -> tuple[int, int]:
-        """Its order among parameters of one segment, the lowest first."""
-        return -len(self.prefix) - len(self.suffix), self.converter.rank
-
-    def text_in(self, segment: str) -> str | None:
-        """Return the part of the segment that is the parameter's, or None."""
-        end = len(segment) - len(self.suffix)
-        if end <= len(self.prefix):
-            return None
-        if not (segment.startswith(self.prefix) and segment.endswith(self.suffix)):
-            return None
-        return segment[len(self.prefix) : end]
 
 
 _PARAMETER = re.compile(
@@ -208,21 +190,6 @@ def _parse_segment(raw: str, text: str) -> str | TemplateParameter:
 
 
 @dataclass(frozen=True, slots=True)
-class Match(Generic[V]):
-    """What a path led to.
-
-    Attributes:
-        value: what was added to the table.
-        raw: the text of each parameter, percent-decoded.
-        params: the converted value of each parameter.
-    """
-
-    value: V
-    raw: Mapping[str, str]
-    params: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
 class Miss:
     """Nothing takes this method on this path.
 
@@ -233,125 +200,46 @@ class Miss:
     allowed: frozenset[str] = frozenset()
 
 
-@dataclass(slots=True)
-class _Entry(Generic[V]):
-    template: PathTemplate
-    value: V
-
-
-@dataclass(slots=True)
-class _Node(Generic[V]):
-    literals: dict[str, _Node[V]] = field(default_factory=dict)
-    parameters: list[tuple[TemplateParameter, _Node[V]]] = field(default_factory=list)
-    entries: dict[str, _Entry[V]] = field(default_factory=dict)
-
-    def child(self, segment: str | TemplateParameter) -> _Node[V]:
-        if isinstance(segment, str):
-            return self.literals.setdefault(segment, _Node())
-        for parameter, node in self.parameters:
-            if parameter.shape == segment.shape:
-                return node
-        node = _Node[V]()
-        self.parameters.append((segment, node))
-        self.parameters.sort(key=lambda item: item[0].rank)
-        return node
-
-
-_EMPTY: Mapping[str, Any] = {}
-
-
 class RouteTable(Generic[V]):
-    """Finds what was added for a method and a path."""
+    """Finds what was added for a method and a path.
+
+    The finding is native: this adds names, errors and what a template is.
+
+    Attributes:
+        native: the table that the engine looks into.
+        match: finds what answers a method (in upper case, or `WEBSOCKET`) on a path (as it
+            came, percent-encoded, without the query): `match(method, raw_path)`. `HEAD` falls
+            back to `GET`. Raises `MalformedPathError` when the path cannot be read. From the
+            first call on, `add` raises `RuntimeError`: threads share the table without locks.
+    """
 
     def __init__(self) -> None:
-        self._root: _Node[V] = _Node()
-        # Whole paths without parameters: one look-up, no splitting, no decoding.
-        self._literal: dict[bytes, dict[str, _Entry[V]]] = {}
+        self.native = _native.RouteTable(Miss, MalformedPathError)
+        # Not a method: a frame of Python's would take longer than the finding.
+        self.match: Callable[[str, bytes], Match[V] | Miss] = self.native.match
+        self._templates: list[PathTemplate] = []
 
     def add(self, template: PathTemplate, method: str, value: V) -> None:
         """Add what answers `method` on `template`.
 
         Raises:
             RouteConflictError: an equivalent template has that method already.
+            ValueError: it has more than 64 segments or 32 parameters, or is no Unicode; or
+                the table has 64 different methods.
+            RuntimeError: something was looked for already.
         """
-        node = self._root
-        for segment in template.segments:
-            node = node.child(segment)
-        if method in node.entries:
-            other = node.entries[method].template.raw
-            raise RouteConflictError(f"{method} {template.raw} is there already, as {other}")
-        node.entries[method] = _Entry(template, value)
-        if not template.parameters and template.raw.isascii():
-            self._literal[template.raw.encode()] = node.entries
-
-    def match(self, method: str, raw_path: bytes) -> Match[V] | Miss:
-        """Find what answers `method` on a path.
-
-        `HEAD` falls back to `GET`.
-
-        Args:
-            method: the method in upper case, or `WEBSOCKET`.
-            raw_path: the path as it came, percent-encoded, without the query.
-
-        Raises:
-            MalformedPathError: the path cannot be read.
-        """
-        entries = self._literal.get(raw_path)
-        if entries is not None:
-            entry = _pick(entries, method)
-            if entry is not None:
-                return Match(entry.value, _EMPTY, _EMPTY)
-        allowed: set[str] = set()
-        for found, raw, params in _walk(self._root, split_path(raw_path), 0, (), ()):
-            entry = _pick(found, method)
-            if entry is not None:
-                names = entry.template.names
-                return Match(
-                    entry.value,
-                    dict(zip(names, raw, strict=True)),
-                    dict(zip(names, params, strict=True)),
-                )
-            allowed.update(found)
-        if "GET" in allowed:
-            allowed.add("HEAD")
-        return Miss(frozenset(allowed))
-
-
-def _pick(entries: Mapping[str, _Entry[V]], method: str) -> _Entry[V] | None:
-    entry = entries.get(method)
-    if entry is None and method == "HEAD":
-        entry = entries.get("GET")
-    return entry or entries.get(ANY_METHOD)
-
-
-def _walk(
-    node: _Node[V], segments: list[str], depth: int, raw: tuple[str, ...], params: tuple[Any, ...]
-) -> Iterator[tuple[Mapping[str, _Entry[V]], tuple[str, ...], tuple[Any, ...]]]:
-    """Yield the entries of every node that matches, the most specific first."""
-    if depth == len(segments):
-        if node.entries:
-            yield node.entries, raw, params
-        return
-    segment = segments[depth]
-    literal = node.literals.get(segment)
-    if literal is not None:
-        yield from _walk(literal, segments, depth + 1, raw, params)
-    for parameter, child in node.parameters:
-        if parameter.converter.name == "path":
-            rest = "/".join(segments[depth:])
-            yield child.entries, (*raw, rest), (*params, rest)
-            continue
-        text = parameter.text_in(segment)
-        if text is None:
-            continue
+        segments = tuple(
+            s if isinstance(s, str) else (s.converter.name, s.prefix, s.suffix)
+            for s in template.segments
+        )
         try:
-            value = parameter.converter.parse(text)
-        except ValueError:
-            continue
-        yield from _walk(child, segments, depth + 1, (*raw, text), (*params, value))
-
-
-_BAD_PERCENT = re.compile(rb"%(?![0-9a-fA-F]{2})")
+            index = self.native.add(segments, template.names, method, value)
+        except ValueError as error:
+            raise ValueError(f"path {template.raw!r}: {error}") from error
+        if index is not None:
+            other = self._templates[index].raw
+            raise RouteConflictError(f"{method} {template.raw} is there already, as {other}")
+        self._templates.append(template)
 
 
 def split_path(raw_path: bytes) -> list[str]:
@@ -361,20 +249,4 @@ def split_path(raw_path: bytes) -> list[str]:
         MalformedPathError: a `%` without two hexadecimal digits, bytes that are not
             UTF-8, a NUL, or a `.` or `..` segment, plain or encoded.
     """
-    if not raw_path.startswith(b"/"):
-        raise MalformedPathError("the path does not start with a slash")
-    if _BAD_PERCENT.search(raw_path):
-        raise MalformedPathError("the path has a % without two hexadecimal digits")
-    segments = []
-    for part in raw_path[1:].split(b"/"):
-        try:
-            segment = unquote_to_bytes(part).decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise MalformedPathError("the path is not UTF-8") from error
-        if "\0" in segment:
-            raise MalformedPathError("the path holds a NUL")
-        # An encoded slash may hide dot segments from a look at the whole segment.
-        if any(piece in {".", ".."} for piece in segment.replace("\\", "/").split("/")):
-            raise MalformedPathError("the path has dot segments")
-        segments.append(segment)
-    return segments
+    return _native.split_path(raw_path, MalformedPathError)
