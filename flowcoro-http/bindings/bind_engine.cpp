@@ -180,21 +180,14 @@ PyObject* proceed(PyObject* self, PyObject* /*unused*/) noexcept {
     Py_RETURN_NONE;
 }
 
-// set_endpoint(path, description): what answers GET on a path without parameters.
-PyObject* set_endpoint(PyObject* self, PyObject* arguments) noexcept {
-    const char* path = nullptr;
-    PyObject* description = nullptr;
-    if (PyArg_ParseTuple(arguments, "sO!", &path, &PyTuple_Type, &description) == 0) {
+// set_routes(table, descriptions)
+PyObject* set_routes(PyObject* self, PyObject* arguments) noexcept {
+    PyObject* table = nullptr;
+    PyObject* descriptions = nullptr;
+    if (PyArg_ParseTuple(arguments, "OO", &table, &descriptions) == 0 ||
+        !of(self).set_routes(table, descriptions)) {
         return nullptr;
     }
-    Engine& engine = of(self);
-    std::unique_ptr<Endpoint> made(Endpoint::make(description));
-    if (made == nullptr) {
-        return nullptr;
-    }
-    engine.paths.emplace_back(path);
-    engine.literal[engine.paths.back()] = made.get();
-    engine.endpoints.push_back(std::move(made));
     Py_RETURN_NONE;
 }
 
@@ -250,8 +243,8 @@ PyMethodDef methods[] = {
     {"abort", abort_all, METH_NOARGS, "abort($self, /)\n--\n\nCloses all connections at once."},
     {"begin", begin, METH_NOARGS, "begin($self, /)\n--\n\nHas a task stand by."},
     {"end", end, METH_NOARGS, "end($self, /)\n--\n\nEnds the task that stands by."},
-    {"set_endpoint", set_endpoint, METH_VARARGS,
-     "set_endpoint($self, path, description, /)\n--\n\nA handler that is called directly."},
+    {"set_routes", set_routes, METH_VARARGS,
+     "set_routes($self, table, descriptions, /)\n--\n\nHandlers that are called directly."},
     {"set_limit", set_limit, METH_VARARGS,
      "set_limit($self, name, value, /)\n--\n\nBytes, counts, or seconds."},
     {"_tick", tick, METH_NOARGS, nullptr},

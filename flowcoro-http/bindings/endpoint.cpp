@@ -181,20 +181,20 @@ Endpoint* Endpoint::make(PyObject* description) noexcept {
     }
 }
 
-Ref Endpoint::read(const Argument& argument, const RequestHead& head, const std::string_view* path,
+Ref Endpoint::read(const Argument& argument, const RequestHead& head, const Found& found,
                    std::string_view body) const noexcept {
     switch (argument.source) {
         case Source::constant:
             return argument.value;
         case Source::path:
-            return value_in(path[argument.index], argument.type);
+            return value_in(found.parameter(argument.index).text, argument.type);
         case Source::query: {
             const std::string_view query = head.query();
             if (has_escapes(query)) {
                 return {};
             }
-            const std::string_view found = query_value(query, argument.alias);
-            return found.data() != nullptr ? value_in(found, argument.type)
+            const std::string_view value = query_value(query, argument.alias);
+            return value.data() != nullptr ? value_in(value, argument.type)
                    : query.find(argument.alias) == std::string_view::npos ? argument.value
                                                                           : Ref();
         }
@@ -222,13 +222,13 @@ Ref Endpoint::read(const Argument& argument, const RequestHead& head, const std:
     return {};
 }
 
-Ref Endpoint::call(const RequestHead& head, const std::string_view* path,
+Ref Endpoint::call(const RequestHead& head, const Found& found,
                    std::string_view body) const noexcept {
     std::array<PyObject*, most_arguments + 1> values{};
     std::size_t count = 0;
     bool good = true;
     for (const Argument& each : arguments_) {
-        Ref value = read(each, head, path, body);
+        Ref value = read(each, head, found, body);
         if (!value) {
             good = false;
             break;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "flowcoro_http/request_head.hpp"
+#include "flowcoro_http/route_table.hpp"
 #include "python.hpp"
 
 namespace flowcoro_http::bindings {
@@ -35,7 +36,7 @@ class Endpoint {
     static Endpoint* make(PyObject* description) noexcept;
 
     // Calls the handler. Null without a Python error: it is to go the general way.
-    [[nodiscard]] Ref call(const RequestHead& head, const std::string_view* path,
+    [[nodiscard]] Ref call(const RequestHead& head, const Found& found,
                            std::string_view body) const noexcept;
 
     [[nodiscard]] bool takes_body() const noexcept { return takes_body_; }
@@ -49,8 +50,8 @@ class Endpoint {
     [[nodiscard]] Ref encode(PyObject* value, std::string_view* line) const noexcept;
 
   private:
-    [[nodiscard]] Ref read(const Argument& argument, const RequestHead& head,
-                           const std::string_view* path, std::string_view body) const noexcept;
+    [[nodiscard]] Ref read(const Argument& argument, const RequestHead& head, const Found& found,
+                           std::string_view body) const noexcept;
 
     Ref key_;  // what Application.recover and finish know it by
     Ref handler_;

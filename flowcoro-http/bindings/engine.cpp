@@ -277,15 +277,57 @@ void Engine::report(const char* what, Ref error) noexcept {
     }
 }
 
+bool Engine::set_routes(PyObject* table, PyObject* descriptions) noexcept {
+    const Routes* const routes = routes_of(table);
+    if (routes == nullptr) {
+        return false;
+    }
+    if (!PyList_Check(descriptions) ||
+        static_cast<std::size_t>(PyList_GET_SIZE(descriptions)) != routes->entries.size()) {
+        PyErr_SetString(PyExc_ValueError,
+                        "expected a list with an item for each entry of the table");
+        return false;
+    }
+    try {
+        std::vector<std::unique_ptr<Endpoint>> endpoints(routes->entries.size());
+        for (std::size_t i = 0; i < endpoints.size(); ++i) {
+            PyObject* const each = PyList_GET_ITEM(descriptions, static_cast<Py_ssize_t>(i));
+            if (each != Py_None) {
+                endpoints[i].reset(Endpoint::make(each));
+                if (endpoints[i] == nullptr) {
+                    return false;
+                }
+            }
+        }
+        endpoints_ = std::move(endpoints);
+    } catch (const std::bad_alloc&) {
+        PyErr_NoMemory();
+        return false;
+    }
+    table_ = Ref::borrow(table);
+    routes_ = routes;
+    return true;
+}
+
+// Null: the general way.
+const Endpoint* Engine::endpoint_for(const RequestHead& head) noexcept {
+    if (routes_ == nullptr || hooks.access) {
+        return nullptr;
+    }
+    const MethodId method = methods::of_request(head.method());
+    if (routes_->table.match(method, head.path(), found_) != Outcome::found) {
+        return nullptr;
+    }
+    return endpoints_[found_.value()].get();
+}
+
 void Engine::answer(Connection& connection, const RequestHead& head, std::string_view body,
                     bool whole) noexcept {
     Kind kind = hooks.asgi ? Kind::asgi : Kind::application;
     if (head.upgrades() && hooks.websocket && is_websocket(head)) {
         kind = Kind::stream;
-    } else if (!hooks.asgi && !literal.empty() && !hooks.access) {
-        const auto found = head.method() == "GET" ? literal.find(head.path()) : literal.end();
-        if (found != literal.end() &&
-            answer_directly(connection, *found->second, head, body, whole)) {
+    } else if (const Endpoint* const endpoint = endpoint_for(head)) {
+        if (answer_directly(connection, *endpoint, head, body, whole)) {
             return;
         }
     }
@@ -356,7 +398,7 @@ bool Engine::answer_directly(Connection& connection, const Endpoint& endpoint,
     if (endpoint.takes_body() && !whole) {
         return false;
     }
-    Ref coroutine = endpoint.call(head, nullptr, body);
+    Ref coroutine = endpoint.call(head, found_, body);
     if (!coroutine) {
         return false;
     }

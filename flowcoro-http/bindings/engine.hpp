@@ -5,11 +5,8 @@
 // read on is gone on with by a callback of its own (behind()).
 #pragma once
 
-#include <deque>
 #include <memory>
-#include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "endpoint.hpp"
@@ -17,6 +14,7 @@
 #include "flowcoro/native_api.h"
 #include "flowcoro_http/server_connection.hpp"
 #include "python.hpp"
+#include "route_table_object.hpp"
 #include "runner.hpp"
 
 namespace flowcoro_http::bindings {
@@ -66,6 +64,10 @@ class Engine {
 
     [[nodiscard]] std::size_t listeners() const noexcept { return open_listeners_; }
 
+    // What answers what: a `_native.RouteTable`, and for each of its entries a description for
+    // Endpoint::make, or None for the general way. False with a Python error.
+    bool set_routes(PyObject* table, PyObject* descriptions) noexcept;
+
     // False: there is no limit of that name.
     bool set_limit(std::string_view name, double value) noexcept;
 
@@ -85,9 +87,6 @@ class Engine {
     Hooks hooks;
     ResponseFields fields;  // for whoever responds, at once
     Spare spare;
-    std::deque<std::string> paths;
-    std::unordered_map<std::string_view, const Endpoint*> literal;
-    std::vector<std::unique_ptr<Endpoint>> endpoints;
 
     [[nodiscard]] PyObject* self() const noexcept { return self_; }
 
@@ -110,10 +109,17 @@ class Engine {
     void end_loop(const Ref& error) noexcept;
     void tell_changed() noexcept;
 
+    [[nodiscard]] const Endpoint* endpoint_for(const RequestHead& head) noexcept;
+
     PyObject* self_;
     PyObject* loop_;
     const flowcoro_native_api* api_;
     flowcoro_reactor* reactor_;
+    Ref table_;
+    const Routes* routes_ = nullptr;  // table_'s
+    std::vector<std::unique_ptr<Endpoint>>
+        endpoints_;  // by entry of the table; null: the general way
+    Found found_;
     Connection* first_ = nullptr;
     std::vector<Connection*> deferred_;
     std::vector<flowcoro_listener*> listeners_;

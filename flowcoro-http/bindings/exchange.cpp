@@ -51,11 +51,11 @@ constexpr unsigned client_closed = 499;
 
 void log_access(Exchange& exchange) noexcept {
     const ExchangeState& state = exchange.state;
-    const Ref called = Ref::steal(PyObject_CallFunction(
-        state.engine->hooks.access.get(), "OIKd", as_object(&exchange),
-        state.answer != 0 ? state.answer : client_closed,
-        static_cast<unsigned long long>(state.sent),
-        static_cast<double>(state.engine->shared.now - state.since) / 1e9));
+    const Ref called = Ref::steal(
+        PyObject_CallFunction(state.engine->hooks.access.get(), "OIKd", as_object(&exchange),
+                              state.answer != 0 ? state.answer : client_closed,
+                              static_cast<unsigned long long>(state.sent),
+                              static_cast<double>(state.engine->shared.now - state.since) / 1e9));
     if (!called) {
         PyErr_WriteUnraisable(as_object(&exchange));
     }

@@ -50,11 +50,11 @@ struct ExchangeState {
     Ref client;
     Ref headers;
     Ref state;
-    Ref status;         // of an ASGI response whose body has not begun
-    Ref start_headers;  // likewise
-    std::int64_t since = 0;   // when it came; for the log
-    std::uint64_t sent = 0;   // of the response's body; bytes
-    unsigned answer = 0;      // its status; 0: none has begun
+    Ref status;              // of an ASGI response whose body has not begun
+    Ref start_headers;       // likewise
+    std::int64_t since = 0;  // when it came; for the log
+    std::uint64_t sent = 0;  // of the response's body; bytes
+    unsigned answer = 0;     // its status; 0: none has begun
     Kind kind = Kind::application;
     bool whole = false;     // the body has come
     bool told_end = false;  // and somebody has been told

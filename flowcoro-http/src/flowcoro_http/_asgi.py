@@ -139,7 +139,7 @@ class Application:
     ) -> None:
         self.encoders = encoders
         self.has_middleware = bool(middleware)
-        self._table = table
+        self.table = table
         self.endpoints = endpoints
         self._error_handlers = error_handlers
         self._limits = limits
@@ -218,7 +218,7 @@ class Application:
         )
         request.routing.application = self
         try:
-            found = self._table.match(_method(exchange), path_within(exchange))
+            found = self.table.match(_method(exchange), path_within(exchange))
         except MalformedPathError as error:
             request.routing.malformed = str(error)
             return request, None
@@ -330,7 +330,7 @@ class Application:
     async def _serve_socket(self, socket: WebSocket, receive: Receive, send: Send) -> None:
         scope = socket.scope
         try:
-            found = self._table.match(WEBSOCKET, path_within(AsgiHead(scope)))
+            found = self.table.match(WEBSOCKET, path_within(AsgiHead(scope)))
         except MalformedPathError as error:
             await _refuse(socket, receive, HttpError(400, str(error)))
             return

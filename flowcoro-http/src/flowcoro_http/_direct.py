@@ -10,19 +10,16 @@ answers as any other does, only sooner.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
+from flowcoro_http._asgi import Application, Endpoint
 from flowcoro_http._parameters import REQUIRED, PlannedParameter, Source
 from flowcoro_http._response import Response
-from flowcoro_http._routing import WEBSOCKET, PathTemplate
+from flowcoro_http._routing import WEBSOCKET
 
-if TYPE_CHECKING:
-    from flowcoro_http._asgi import Application, Endpoint
-
-__all__ = ["direct_endpoints"]
+__all__ = ["describe_routes"]
 
 _CONSTANT, _PATH, _QUERY, _HEADER, _BODY = range(5)
 _SOURCES = {Source.PATH: _PATH, Source.QUERY: _QUERY, Source.HEADER: _HEADER}
@@ -30,29 +27,33 @@ _TEXT, _INTEGER, _NUMBER, _BOOLEAN = range(4)
 _TYPES = {str: _TEXT, int: _INTEGER, float: _NUMBER, bool: _BOOLEAN}
 
 
-def direct_endpoints(
-    application: Application,
-) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """Yield the paths of direct endpoints, each with what `Engine.set_endpoint` takes."""
-    if application.has_middleware:
-        return
+def describe_routes(application: Application) -> list[tuple[Any, ...] | None]:
+    """Return, for each entry of the application's table, what `Engine.set_routes` takes."""
     encode, content_type = _encoder(application)
-    for endpoint in application.endpoints:
-        arguments = _arguments(endpoint)
-        if arguments is None:
-            continue
-        description = (
-            endpoint,
-            endpoint.route.handler,
-            arguments,
-            endpoint.route.status,
-            encode,
-            content_type,
-            Response,
-            endpoint.limits.max_body_bytes,
-        )
-        if "{" not in endpoint.route.path and "GET" in endpoint.route.methods:
-            yield endpoint.route.path, description
+    return [
+        _describe(target, template.names, encode, content_type)
+        if isinstance(target, Endpoint) and not application.has_middleware
+        else None
+        for template, target in application.table.entries
+    ]
+
+
+def _describe(
+    endpoint: Endpoint, names: tuple[str, ...], encode: Any, content_type: str
+) -> tuple[Any, ...] | None:
+    arguments = _arguments(endpoint, names)
+    if arguments is None:
+        return None
+    return (
+        endpoint,
+        endpoint.route.handler,
+        arguments,
+        endpoint.route.status,
+        encode,
+        content_type,
+        Response,
+        endpoint.limits.max_body_bytes,
+    )
 
 
 def _encoder(application: Application) -> tuple[Any, str]:
@@ -64,7 +65,7 @@ def _encoder(application: Application) -> tuple[Any, str]:
     return encode, only.content_type
 
 
-def _arguments(endpoint: Endpoint) -> tuple[tuple[Any, ...], ...] | None:
+def _arguments(endpoint: Endpoint, names: tuple[str, ...]) -> tuple[tuple[Any, ...], ...] | None:
     route, binder = endpoint.route, endpoint.binder
     if (
         WEBSOCKET in route.methods
@@ -74,7 +75,6 @@ def _arguments(endpoint: Endpoint) -> tuple[tuple[Any, ...], ...] | None:
         or not inspect.iscoroutinefunction(route.handler)
     ):
         return None
-    names = PathTemplate.parse(route.path).names
     constants = binder.constants
     found = []
     for parameter in binder.plan.parameters:

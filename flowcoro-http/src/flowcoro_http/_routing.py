@@ -218,6 +218,7 @@ class RouteTable(Generic[V]):
         # Not a method: a frame of Python's would take longer than the finding.
         self.match: Callable[[str, bytes], Match[V] | Miss] = self.native.match
         self._templates: list[PathTemplate] = []
+        self._values: list[V] = []
 
     def add(self, template: PathTemplate, method: str, value: V) -> None:
         """Add what answers `method` on `template`.
@@ -240,6 +241,12 @@ class RouteTable(Generic[V]):
             other = self._templates[index].raw
             raise RouteConflictError(f"{method} {template.raw} is there already, as {other}")
         self._templates.append(template)
+        self._values.append(value)
+
+    @property
+    def entries(self) -> list[tuple[PathTemplate, V]]:
+        """What was added, in that order, once for each method."""
+        return list(zip(self._templates, self._values, strict=True))
 
 
 def split_path(raw_path: bytes) -> list[str]:

@@ -20,7 +20,7 @@ import anyio
 
 from flowcoro_http._asgi import Application
 from flowcoro_http._backend import ServerBackend, ServerOptions
-from flowcoro_http._direct import direct_endpoints
+from flowcoro_http._direct import describe_routes
 from flowcoro_http._native import Engine, Exchange
 from flowcoro_http._types import ASGIApp, Message
 from flowcoro_http.servers._websockets import WebSockets
@@ -94,8 +94,7 @@ class NativeServer:
         )
         self._set_limits(engine)
         if isinstance(app, Application):
-            for path, description in direct_endpoints(app):
-                engine.set_endpoint(path, description)
+            engine.set_routes(app.table.native, describe_routes(app))
         servers = []
         try:
             for each in sockets:
