@@ -20,13 +20,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 from _harness import Bench, main
-from _servers import Server, conditions, idle_connections, on_processor, processors
+from _servers import Server, conditions, on_processor, processors
 from _tables import Figures, Metric, Turn, tabulate
 
 FOLDER = Path(__file__).parent
@@ -196,7 +196,7 @@ def compare(
             turns[name] = turn(bench, contender, path, script)
     if bench.quick:
         turns = dict(list(turns.items())[:2])
-    tabulate(bench, title, turns, METRICS, list(contenders)[0])
+    tabulate(bench, title, turns, METRICS, next(iter(contenders)))
 
 
 PLAIN = {
