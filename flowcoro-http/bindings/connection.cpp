@@ -6,7 +6,8 @@
 
 namespace flowcoro_http::bindings {
 
-Connection::Connection(Engine& of) noexcept : engine(of), http(of.shared, *this, *this) {
+Connection::Connection(Engine& of) noexcept
+    : engine_object_(Ref::borrow(of.self())), engine(of), http(of.shared, *this, *this) {
     engine.add(*this);
 }
 

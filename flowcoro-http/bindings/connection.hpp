@@ -12,6 +12,8 @@
 namespace flowcoro_http::bindings {
 
 class Connection : public Wire, public Responder {
+    const Ref engine_object_;  // outlives its connections; so it is the first here
+
   public:
     explicit Connection(Engine& engine) noexcept;
     Connection(const Connection&) = delete;

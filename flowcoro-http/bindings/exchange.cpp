@@ -136,6 +136,10 @@ Ref general(Exchange& exchange, const Ref& hook, PyObject* argument) noexcept {
 Ref settle_direct(Exchange& exchange, bool returned, const Ref& outcome) noexcept {
     ExchangeState& state = exchange.state;
     if (state.connection == nullptr) {
+        // The client has gone. That nobody is left to answer is no failure, all else is.
+        if (!returned && PyObject_IsInstance(outcome.get(), PyExc_OSError) != 1) {
+            state.engine->report("a handler failed whose client has gone", outcome);
+        }
         return {};
     }
     if (!returned) {

@@ -128,8 +128,8 @@ void NativeConnection::write(std::string_view bytes) noexcept {
     }
 }
 
-bool NativeConnection::is_sending() const noexcept {
-    return engine.api()->unsent(transport_) != 0;
+std::size_t NativeConnection::unsent() const noexcept {
+    return engine.api()->unsent(transport_);
 }
 
 void NativeConnection::pause_reading() noexcept {

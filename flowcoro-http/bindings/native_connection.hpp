@@ -16,7 +16,7 @@ class NativeConnection final : public Connection {
 
     [[nodiscard]] bool is_full() const noexcept override { return full_; }
 
-    [[nodiscard]] bool is_sending() const noexcept override;
+    [[nodiscard]] std::size_t unsent() const noexcept override;
     void pause_reading() noexcept override;
     void resume_reading() noexcept override;
     void shutdown_write() noexcept override;

@@ -3,6 +3,7 @@
 //
 // What is written is gathered and given to the transport when the callback, or the step of a task,
 // is over.
+#include <algorithm>
 #include <new>
 #include <string>
 
@@ -63,12 +64,12 @@ class StreamConnection final : public Connection {
 
     [[nodiscard]] bool is_full() const noexcept override { return full_; }
 
-    [[nodiscard]] bool is_sending() const noexcept override {
+    [[nodiscard]] std::size_t unsent() const noexcept override {
         const Ref size =
             Ref::steal(PyObject_CallMethodNoArgs(transport_.get(), names.get_write_buffer_size));
-        const bool some = size && PyLong_AsLong(size.get()) > 0;
+        const Py_ssize_t there = size ? PyLong_AsSsize_t(size.get()) : 0;
         PyErr_Clear();
-        return some || !pending_.empty();
+        return pending_.size() + static_cast<std::size_t>(std::max<Py_ssize_t>(there, 0));
     }
 
     void pause_reading() noexcept override { call(names.pause_reading); }
@@ -82,9 +83,8 @@ class StreamConnection final : public Connection {
         PyErr_Clear();
         if (can && can.get() == Py_True) {
             call(names.write_eof);
-        } else {
-            closing_ = true;  // TLS has no half of a close: when what is being read is over
         }
+        // TLS has no half of a close: its peer sees the end when all is closed.
     }
 
     void close() noexcept override {
@@ -102,7 +102,18 @@ class StreamConnection final : public Connection {
     void uncork() noexcept override {
         if (--corks_ == 0) {
             flush();
+            if (lost_) {
+                delete this;
+            }
         }
+    }
+
+    // Its transport is gone; and this, as soon as nobody is in the midst of it.
+    void lose() noexcept {
+        http.lost();
+        lost_ = true;
+        cork();
+        uncork();
     }
 
     [[nodiscard]] Ref peer() noexcept override { return address("peername"); }
@@ -112,8 +123,6 @@ class StreamConnection final : public Connection {
     [[nodiscard]] bool is_secure() const noexcept override { return secure_; }
 
     void set_full(bool full) noexcept { full_ = full; }
-
-    [[nodiscard]] bool is_closing() const noexcept { return closing_; }
 
     [[nodiscard]] const Ref& transport() const noexcept { return transport_; }
 
@@ -163,7 +172,7 @@ class StreamConnection final : public Connection {
     int corks_ = 0;
     bool full_ = false;
     bool secure_ = false;
-    bool closing_ = false;
+    bool lost_ = false;
 };
 
 Engine& engine_of(PyObject* self) noexcept {
@@ -237,8 +246,7 @@ PyObject* connection_lost(PyObject* self, PyObject* /*error*/) noexcept {
     StreamConnection* const connection = std::exchange(of(self)->connection, nullptr);
     if (connection != nullptr) {
         const Entered entered(engine_of(self));
-        connection->http.lost();
-        delete connection;
+        connection->lose();
     }
     Py_RETURN_NONE;
 }
@@ -263,8 +271,7 @@ void dealloc(PyObject* self) noexcept {
     PyTypeObject* const own = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     if (StreamConnection* const connection = std::exchange(of(self)->connection, nullptr)) {
-        connection->http.lost();  // its transport is gone without a word
-        delete connection;
+        connection->lose();  // its transport is gone without a word
     }
     Py_XDECREF(of(self)->engine);
     own->tp_free(self);

@@ -28,6 +28,8 @@ class ServerOptions:
         max_head_bytes: the largest head of a request.
         max_headers: how many header fields a request may have; at most 256.
         max_message_bytes: the largest WebSocket message.
+        ping_interval: seconds between pings of a WebSocket whose peer is silent, which is
+            cut when it does not answer within as many; 0 is never.
         backlog: connections that may wait to be accepted.
         access_log: whether to log each request, to the logger `flowcoro.http.access`.
         certfile: TLS certificate chain (PEM); empty for plain HTTP.
@@ -43,6 +45,7 @@ class ServerOptions:
     max_head_bytes: int = 64 * 1024
     max_headers: int = 100
     max_message_bytes: int = 1024 * 1024
+    ping_interval: float = 20.0
     backlog: int = 1024
     access_log: bool = False
     certfile: str = ""

@@ -42,6 +42,8 @@ class HttpConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Largest request body that is read, in bytes; more is answered with 413."""
     max_message_bytes: Size = DEFAULT_MAX_MESSAGE_BYTES
     """Largest WebSocket message that is received, in bytes; more closes with 1009."""
+    ping_interval: Seconds = 20.0
+    """Seconds after which a silent WebSocket peer is pinged, and as many to answer; 0 is never."""
     body_timeout: Seconds = 30.0
     """Seconds to wait for more of a request body, then 408; 0 waits for ever."""
     request_timeout: Seconds = 0.0

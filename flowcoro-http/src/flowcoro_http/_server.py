@@ -307,6 +307,7 @@ class HttpServer(Component):
             max_head_bytes=config.max_head_bytes,
             max_headers=config.max_headers,
             max_message_bytes=config.max_message_bytes,
+            ping_interval=config.ping_interval,
             backlog=config.backlog,
             access_log=config.access_log,
             certfile=config.certfile,

@@ -56,8 +56,8 @@ class Wire {
     // Whether it is better to wait for writable() before more is written.
     [[nodiscard]] virtual bool is_full() const noexcept = 0;
 
-    // Whether something that was written has not gone yet.
-    [[nodiscard]] virtual bool is_sending() const noexcept = 0;
+    // Bytes that were written and have not gone.
+    [[nodiscard]] virtual std::size_t unsent() const noexcept = 0;
 
     virtual void pause_reading() noexcept = 0;
     virtual void resume_reading() noexcept = 0;
@@ -185,8 +185,8 @@ class ServerConnection : public Deadlines::Waiting {
     void timed_out(Wait wait) noexcept {
         switch (wait) {
             case Wait::request:
-                if (wire_.is_sending()) {
-                    wait_for(Wait::sending);
+                if (wire_.unsent() != 0) {
+                    wait_for_sending();
                 } else {
                     close();
                 }
@@ -201,7 +201,7 @@ class ServerConnection : public Deadlines::Waiting {
                 close();
                 break;
             case Wait::sending:
-                wire_.abort();
+                send_on();
                 break;
             case Wait::none:
                 break;
@@ -322,7 +322,7 @@ class ServerConnection : public Deadlines::Waiting {
             wire_.write(piece);
         }
         if (wire_.is_full() && input_ == Input::over) {
-            wait_for(Wait::sending);
+            wait_for_sending();
         }
         return true;
     }
@@ -380,7 +380,7 @@ class ServerConnection : public Deadlines::Waiting {
 
     void close() noexcept {
         input_ = Input::closed;
-        wait_for(Wait::sending);
+        wait_for_sending();
         wire_.close();
     }
 
@@ -419,6 +419,23 @@ class ServerConnection : public Deadlines::Waiting {
     static constexpr std::size_t longest_own_fields = 192;
 
     void wait_for(Wait wait) noexcept { shared_.deadlines.begin(*this, wait, shared_.now); }
+
+    void wait_for_sending() noexcept {
+        unsent_ = wire_.unsent();
+        wait_for(Wait::sending);
+    }
+
+    // A peer that has taken some of it meanwhile is slow, and not gone.
+    void send_on() noexcept {
+        const std::size_t unsent = wire_.unsent();
+        if (unsent == unsent_) {
+            wire_.abort();
+        } else if (unsent != 0 || input_ == Input::closed) {
+            wait_for_sending();
+        } else if (input_ == Input::idle) {
+            wait_for(Wait::request);
+        }
+    }
 
     void pause(Paused why) noexcept {
         if (paused_ == 0) {
@@ -842,6 +859,7 @@ class ServerConnection : public Deadlines::Waiting {
     std::optional<ChunkedBody> chunks_;
     std::uint64_t body_left_ = 0;  // of the request's body, with a Content-Length; bytes
     std::uint64_t left_ = 0;       // of the response's body, likewise
+    std::size_t unsent_ = 0;       // when it was looked at last
     std::uint64_t unwanted_ = 0;   // bytes
     Deadlines::Time linger_since_ = 0;
     Input input_ = Input::idle;

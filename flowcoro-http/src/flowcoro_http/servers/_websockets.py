@@ -1,15 +1,18 @@
 """WebSockets of the native backend: the handshake and the frames, by wsproto.
 
 Each is one exchange that is upgraded: its bytes come by `read`, and go by `write_raw`.
-The application sees the events of ASGI.
+The application sees the events of ASGI. A task of its own reads, so that pings are
+answered, and the peer's end is seen, whether the application receives or not; it reads
+on only while less than `MOST_QUEUED` messages wait to be received.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
@@ -39,6 +42,8 @@ _GOING_AWAY, _NO_CODE, _ABNORMAL, _TOO_BIG, _INTERNAL = 1001, 1005, 1006, 1009, 
 CLOSE_TIMEOUT = 5.0
 """Seconds that a peer has to answer a close with its own (RFC 6455, section 7.1.1)."""
 
+MOST_QUEUED = 16
+"""Messages that wait for the application before nothing more is read."""
 CUT_GRACE = 0.5
 """Seconds in which a peer may take the close of a WebSocket that is cut."""
 
@@ -73,9 +78,10 @@ class WebSockets:
         except (RemoteProtocolError, ValueError) as error:
             await _refuse(exchange, Problem(400, detail=f"no WebSocket handshake: {error}"))
             return
-        socket = _WebSocket(exchange, connection, request, self._options.max_message_bytes)
+        socket = _WebSocket(exchange, connection, self._options)
         scope = self._scope(exchange, request.subprotocols)
         self._open.add(socket)
+        reader = asyncio.create_task(socket.read())
         try:
             await self._app(scope, socket.receive, socket.send)
         except Exception as error:
@@ -89,6 +95,8 @@ class WebSockets:
             await socket.finish()
         finally:
             self._open.discard(socket)
+            reader.cancel()
+            await asyncio.wait([reader])
 
     async def go_away(self) -> None:
         """Close each with 1001, or refuse what was not accepted yet."""
@@ -121,30 +129,53 @@ class _WebSocket:
     """
 
     def __init__(
-        self, exchange: Exchange, connection: WSConnection, request: Request, largest: int
+        self, exchange: Exchange, connection: WSConnection, options: ServerOptions
     ) -> None:
         self._exchange = exchange
         self._connection = connection
-        self._request = request
-        self._largest = largest
+        self._largest = options.max_message_bytes
+        self._ping_interval = options.ping_interval
         self._phase = "connecting"
         self._told = False
         self._away = False
         self._events: deque[Message] = deque([{"type": "websocket.connect"}])
+        self._changed = asyncio.Event()
         self._message: list[str | bytes] = []
         self._size = 0
         self._denial: tuple[int, list[tuple[bytes, bytes]]] | None = None
         self._denied = bytearray()
-        self._reading = anyio.Lock()
 
     async def receive(self) -> Message:
         """ASGI's `receive`."""
-        async with self._reading:
-            while not self._events:
-                if self._phase in {"closed", "denying"}:
-                    return {"type": "websocket.disconnect", "code": _ABNORMAL, "reason": ""}
-                await self._read()
-            return self._events.popleft()
+        await self._until(lambda: self._events or self._phase in {"closed", "denying"})
+        if not self._events:
+            return {"type": "websocket.disconnect", "code": _ABNORMAL, "reason": ""}
+        event = self._events.popleft()
+        self._changed.set()
+        return event
+
+    async def read(self) -> None:
+        """Take what the peer sends, until it has closed; run by a task of its own."""
+        await self._until(lambda: self._phase != "connecting")
+        while self._phase in {"open", "closing"}:
+            await self._until(lambda: len(self._events) < MOST_QUEUED or self._phase != "open")
+            if not await self._read_within(self._ping_interval):
+                with contextlib.suppress(OSError):
+                    await self._write(Ping(b""))
+                if not await self._read_within(self._ping_interval):
+                    self._exchange.abort()
+                    self._lose()
+
+    async def _read_within(self, seconds: float) -> bool:
+        """Take some bytes; False: none came in time."""
+        with anyio.move_on_after(seconds or None) as waiting:
+            await self._read()
+        return not waiting.cancelled_caught
+
+    async def _until(self, condition: Callable[[], object]) -> None:
+        while not condition():
+            self._changed.clear()
+            await self._changed.wait()
 
     async def send(self, message: Message) -> None:
         """ASGI's `send`; an `OSError` once the peer has gone."""
@@ -157,7 +188,7 @@ class _WebSocket:
             await self._deny(403, [], b"")
         elif kind == "websocket.http.response.start" and self._phase == "connecting":
             self._denial = message["status"], list(message.get("headers", ()))
-            self._phase = "denying"
+            self._enter("denying")
         elif kind == "websocket.http.response.body" and self._denial is not None:
             self._denied += message.get("body", b"")
             if not message.get("more_body", False):
@@ -204,13 +235,14 @@ class _WebSocket:
 
     async def _end(self) -> None:
         """Give the peer time to answer the close, so that nothing is reset under it."""
-        if self._phase == "closing":
-            with anyio.move_on_after(CLOSE_TIMEOUT):
-                async with self._reading:
-                    while self._phase == "closing":
-                        await self._read()
-        self._phase = "closed"
+        with anyio.move_on_after(CLOSE_TIMEOUT):
+            await self._until(lambda: self._phase != "closing")
+        self._enter("closed")
         self._exchange.close()
+
+    def _enter(self, phase: str) -> None:
+        self._phase = phase
+        self._changed.set()
 
     async def _accept(self, message: Message) -> None:
         extensions: list[Extension] = [PerMessageDeflate()]
@@ -219,12 +251,12 @@ class _WebSocket:
         content = self._connection.send(
             AcceptConnection(subprotocol=subprotocol, extensions=extensions, extra_headers=fields)
         )
-        self._phase = "open"
+        self._enter("open")
         self._exchange.upgrade()
         await self._exchange.write_raw(content)
 
     async def _deny(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        self._phase = "closed"
+        self._enter("closed")
         self._connection.send(RejectConnection(status_code=status))
         fields = [*(f for f in headers if f[0] != b"content-length"), (b"connection", b"close")]
         try:
@@ -240,7 +272,7 @@ class _WebSocket:
         await self._exchange.write_raw(content)
 
     async def _close(self, code: int, reason: str) -> None:
-        self._phase = "closing"
+        self._enter("closing")
         self._tell(_ABNORMAL if self._away else code, reason)
         try:
             await self._write(CloseConnection(code, reason))
@@ -254,16 +286,17 @@ class _WebSocket:
             self._events.append({"type": "websocket.disconnect", "code": code, "reason": reason})
 
     def _lose(self) -> None:
-        self._phase = "closed"
+        self._enter("closed")
         self._tell(_ABNORMAL)
 
     async def _read(self) -> None:
         found = await self._exchange.read()
-        if found is None or not found[1]:
+        if found is None:
             self._lose()
             return
+        content, more = found
         try:
-            self._connection.receive_data(found[0])
+            self._connection.receive_data(content)
             for event in self._connection.events():
                 await self._take(event)
         except RemoteProtocolError as error:
@@ -272,6 +305,8 @@ class _WebSocket:
                 await self._close(getattr(closing, "code", 1002), "")
             self._lose()
         except OSError:
+            self._lose()
+        if not more:
             self._lose()
 
     async def _take(self, event: Any) -> None:
@@ -283,7 +318,7 @@ class _WebSocket:
         elif isinstance(event, CloseConnection):
             if self._phase == "open":
                 await self._write(event.response())
-            self._phase = "closed"
+            self._enter("closed")
             self._tell(event.code or _NO_CODE, event.reason or "")
 
     async def _take_message(self, event: TextMessage | BytesMessage) -> None:
@@ -303,3 +338,4 @@ class _WebSocket:
         else:
             received["bytes"] = b"".join(parts)  # type: ignore[arg-type]  # likewise
         self._events.append(received)
+        self._changed.set()
