@@ -324,7 +324,8 @@ class _WebSocket:
     async def _take_message(self, event: TextMessage | BytesMessage) -> None:
         if self._phase != "open":
             return
-        self._size += len(event.data)
+        data = event.data
+        self._size += len(data.encode() if isinstance(data, str) else data)
         if self._size > self._largest:
             await self._close(_TOO_BIG, f"messages are at most {self._largest} bytes")
             return
