@@ -122,11 +122,12 @@ TEST(what_is_a_head) {
          "GET /  a 1 keeps upgrades|Host=a|Connection=Upgrade|Upgrade=websocket @68"},
         {"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n",
          "GET /  a 1 keeps|Host=a|Upgrade=websocket @47"},
-        {"GET http://b:1/c?d HTTP/1.1\r\nHost: a\r\n\r\n", "GET /c d b:1 1 keeps|Host=a @40"},
-        {"GET HTTPS://b HTTP/1.1\r\nHost: a\r\n\r\n", "GET /  b 1 keeps|Host=a @35"},
-        {"GET http://b?c HTTP/1.1\r\nHost: a\r\n\r\n", "GET / c b 1 keeps|Host=a @36"},
+        {"GET http://b:1/c?d HTTP/1.1\r\nHost: b:1\r\n\r\n", "GET /c d b:1 1 keeps|Host=b:1 @42"},
+        {"GET HTTPS://b HTTP/1.1\r\nHost: B\r\n\r\n", "GET /  b 1 keeps|Host=B @35"},
+        {"GET http://b?c HTTP/1.0\r\n\r\n", "GET / c b 0 closes @27"},
         {"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "OPTIONS *  a 1 keeps|Host=a @31"},
-        {"CONNECT b:443 HTTP/1.1\r\nHost: a\r\n\r\n", "CONNECT b:443  b:443 1 keeps|Host=a @35"},
+        {"CONNECT b:443 HTTP/1.1\r\nHost: b:443\r\n\r\n",
+         "CONNECT b:443  b:443 1 closes|Host=b:443 @39"},
         {"GET / HTTP/1.1\r\nHost: [::1]:80\r\nX: \t\xE9 b\t\r\nX:\r\n\r\n",
          "GET /  [::1]:80 1 keeps|Host=[::1]:80|X=\xE9 b|X= @48"},
     });
@@ -283,6 +284,13 @@ TEST(hosts) {
     CHECK(parsed("GET / HTTP/1.1\r\n\r\n") == "400 there is no Host");
     for (const std::string host : {"a b", "a/b", "a,b", "u@a", "a?b", "a\\b", "a\tb", "\xC3\xA9"}) {
         CHECK(parsed("GET / HTTP/1.1\r\nHost: " + host + "\r\n\r\n") == "400 the Host is none");
+    }
+    for (const std::string begin :
+         {"GET http://a/ HTTP/1.1", "GET http://a HTTP/1.0", "CONNECT a:443 HTTP/1.1"}) {
+        for (const std::string host : {"b", "", "a:80", "aa"}) {
+            CHECK(parsed(begin + "\r\nHost: " + host + "\r\n\r\n") ==
+                  "400 the Host is not that of the target");
+        }
     }
 }
 

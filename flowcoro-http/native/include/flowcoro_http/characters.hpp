@@ -71,15 +71,30 @@ constexpr std::string_view trimmed(std::string_view text) noexcept {
     return text;
 }
 
+constexpr char lowered(char byte) noexcept {
+    return byte >= 'A' && byte <= 'Z' ? static_cast<char>(byte | 0x20) : byte;
+}
+
 // Whether `text` is `lower`, which is in lower case, whatever the case of its own ASCII letters.
 constexpr bool is_same(std::string_view text, std::string_view lower) noexcept {
     if (text.size() != lower.size()) {
         return false;
     }
     for (std::size_t i = 0; i < text.size(); ++i) {
-        const char each = text[i];
-        const char folded = each >= 'A' && each <= 'Z' ? static_cast<char>(each | 0x20) : each;
-        if (folded != lower[i]) {
+        if (lowered(text[i]) != lower[i]) {
+            return false;
+        }
+    }
+    return true;
+}
+
+// The same for two of which neither is known to be in lower case.
+constexpr bool is_same_text(std::string_view one, std::string_view other) noexcept {
+    if (one.size() != other.size()) {
+        return false;
+    }
+    for (std::size_t i = 0; i < one.size(); ++i) {
+        if (lowered(one[i]) != lowered(other[i])) {
             return false;
         }
     }

@@ -28,6 +28,7 @@ inline constexpr Refusal many_fields{431, "there are too many header fields"};
 inline constexpr Refusal no_host{400, "there is no Host"};
 inline constexpr Refusal several_hosts{400, "there are several Hosts"};
 inline constexpr Refusal bad_host{400, "the Host is none"};
+inline constexpr Refusal other_host{400, "the Host is not that of the target"};
 inline constexpr Refusal bad_length{400, "the Content-Length is no number of bytes"};
 inline constexpr Refusal several_lengths{400, "there are several Content-Lengths"};
 inline constexpr Refusal two_framings{400, "there are a Content-Length and a Transfer-Encoding"};

@@ -240,6 +240,8 @@ class RequestHead {
         if (at(method_) == "CONNECT") {
             take_authority(target);
             path_ = target_;
+            // Its peer may take any answer for a tunnel, and what it sends then is no request.
+            closes_ = true;
         } else if (target.front() == '/') {
             take_path(target);
         } else if (target == "*" && at(method_) == "OPTIONS") {
@@ -396,6 +398,11 @@ class RequestHead {
         } else if (has_host_ && !characters::are(at(host_), characters::authority)) {
             refuse(refusals::bad_host);
         } else if (authority_.size != 0) {
+            // They are to be the same (RFC 9112, 3.2): otherwise who stands before us may have gone
+            // by the one, and who answers go by the other.
+            if (has_host_ && !characters::is_same_text(at(host_), at(authority_))) {
+                refuse(refusals::other_host);
+            }
             host_ = authority_;
         }
     }
