@@ -67,9 +67,9 @@ class StreamConnection final : public Connection {
     [[nodiscard]] std::size_t unsent() const noexcept override {
         const Ref size =
             Ref::steal(PyObject_CallMethodNoArgs(transport_.get(), names.get_write_buffer_size));
-        const Py_ssize_t there = size ? PyLong_AsSsize_t(size.get()) : 0;
+        const long buffered = size ? PyLong_AsLong(size.get()) : 0;
         PyErr_Clear();
-        return pending_.size() + static_cast<std::size_t>(std::max<Py_ssize_t>(there, 0));
+        return pending_.size() + (buffered > 0 ? static_cast<std::size_t>(buffered) : 0);
     }
 
     void pause_reading() noexcept override { call(names.pause_reading); }

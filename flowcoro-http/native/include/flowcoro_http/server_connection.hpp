@@ -12,12 +12,14 @@
 //
 //   input_      what the next byte is of.
 //   output_     where the response is that is under way.
-//   held_       bytes that could not be used yet, from held_at_ on: a part of a head, or what was
-//               sent ahead. Empty for a connection that is idle.
+//   held_       bytes that could not be used yet: a part of a head, or what was sent ahead. Empty
+//               for a connection that is idle.
 //   partial_    the parser of a head of which some has come; the shared one is for those that come
 //               in one piece, nearly all.
 //   consuming_  bytes are being taken: a response that completes meanwhile lets the loop go on, and
 //               does not begin another.
+//   unsent_     of a connection that waits for its peer to take something (Wait::sending): what was
+//               unsent when the wait began. Less means that the peer is slow, not gone.
 //
 // A Responder's functions are called within received(), ended(), lost(), timed_out() and proceed(),
 // never within a call that it makes itself, but behind(). Not to be destroyed within any of them.
@@ -56,7 +58,7 @@ class Wire {
     // Whether it is better to wait for writable() before more is written.
     [[nodiscard]] virtual bool is_full() const noexcept = 0;
 
-    // Bytes that were written and have not gone.
+    // Bytes that were written and have not gone yet.
     [[nodiscard]] virtual std::size_t unsent() const noexcept = 0;
 
     virtual void pause_reading() noexcept = 0;
@@ -149,7 +151,7 @@ class ServerConnection : public Deadlines::Waiting {
         try {
             take_received(bytes);
         } catch (const std::bad_alloc&) {
-            wire_.abort();
+            cut();
         }
     }
 
@@ -160,6 +162,7 @@ class ServerConnection : public Deadlines::Waiting {
             return true;
         }
         input_ = Input::closed;
+        wait_to_send();
         tell_gone();
         return false;
     }
@@ -176,7 +179,13 @@ class ServerConnection : public Deadlines::Waiting {
 
     void writable() noexcept {
         if (wait() == Wait::sending) {
-            wait_for(Wait::none);
+            if (input_ == Input::idle) {
+                wait_for(Wait::request);
+            } else if (input_ == Input::closed) {
+                wait_to_send();
+            } else {
+                wait_for(Wait::none);
+            }
         }
         responder_.writable();
     }
@@ -186,7 +195,7 @@ class ServerConnection : public Deadlines::Waiting {
         switch (wait) {
             case Wait::request:
                 if (wire_.unsent() != 0) {
-                    wait_for_sending();
+                    wait_to_send();
                 } else {
                     close();
                 }
@@ -201,7 +210,7 @@ class ServerConnection : public Deadlines::Waiting {
                 close();
                 break;
             case Wait::sending:
-                send_on();
+                take_late_sending();
                 break;
             case Wait::none:
                 break;
@@ -235,12 +244,12 @@ class ServerConnection : public Deadlines::Waiting {
     void pause_body() noexcept {
         pause(Paused::for_body);
         if (wait() == Wait::body) {
-            wait_for(Wait::none);
+            wire_.is_full() ? wait_to_send() : wait_for(Wait::none);
         }
     }
 
     void resume_body() noexcept {
-        if ((paused_ & static_cast<std::uint8_t>(Paused::for_body)) != 0) {
+        if (is_paused(Paused::for_body)) {
             resume(Paused::for_body);
             if (input_ == Input::body) {
                 wait_for(Wait::body);
@@ -310,6 +319,7 @@ class ServerConnection : public Deadlines::Waiting {
         if (silent_ || piece.empty()) {
             return true;
         }
+        const std::size_t before = unsent_while_waiting();
         if (framing_ == Framing::chunked) {
             write_chunk(piece);
         } else {
@@ -321,9 +331,7 @@ class ServerConnection : public Deadlines::Waiting {
             }
             wire_.write(piece);
         }
-        if (wire_.is_full() && input_ == Input::over) {
-            wait_for_sending();
-        }
+        note_full(before);
         return true;
     }
 
@@ -358,8 +366,7 @@ class ServerConnection : public Deadlines::Waiting {
         if (shows) {
             close();
         } else {
-            input_ = Input::closed;
-            wire_.abort();
+            cut();
         }
     }
 
@@ -376,11 +383,15 @@ class ServerConnection : public Deadlines::Waiting {
         return true;
     }
 
-    void write_raw(std::string_view bytes) noexcept { wire_.write(bytes); }
+    void write_raw(std::string_view bytes) noexcept {
+        const std::size_t before = unsent_while_waiting();
+        wire_.write(bytes);
+        note_full(before);
+    }
 
     void close() noexcept {
         input_ = Input::closed;
-        wait_for_sending();
+        wait_to_send();
         wire_.close();
     }
 
@@ -389,7 +400,7 @@ class ServerConnection : public Deadlines::Waiting {
         try {
             take_held();
         } catch (const std::bad_alloc&) {
-            wire_.abort();
+            cut();
         }
     }
 
@@ -420,21 +431,46 @@ class ServerConnection : public Deadlines::Waiting {
 
     void wait_for(Wait wait) noexcept { shared_.deadlines.begin(*this, wait, shared_.now); }
 
-    void wait_for_sending() noexcept {
+    void wait_to_send() noexcept {
         unsent_ = wire_.unsent();
         wait_for(Wait::sending);
     }
 
-    // A peer that has taken some of it meanwhile is slow, and not gone.
-    void send_on() noexcept {
-        const std::size_t unsent = wire_.unsent();
-        if (unsent == unsent_) {
-            wire_.abort();
-        } else if (unsent != 0 || input_ == Input::closed) {
-            wait_for_sending();
-        } else if (input_ == Input::idle) {
-            wait_for(Wait::request);
+    [[nodiscard]] std::size_t unsent_while_waiting() const noexcept {
+        return wait() == Wait::sending ? wire_.unsent() : 0;
+    }
+
+    // Something was written, before which so much was unsent. Who writes on to a peer that takes
+    // nothing does not make it any earlier.
+    void note_full(std::size_t before) noexcept {
+        const bool awaits_body = input_ == Input::body && !is_paused(Paused::for_body);
+        if (!wire_.is_full() || awaits_body) {
+            return;
         }
+        if (wait() != Wait::sending || before < unsent_) {
+            wait_to_send();
+        } else {
+            unsent_ += wire_.unsent() - before;
+        }
+    }
+
+    void take_late_sending() noexcept {
+        const std::size_t unsent = wire_.unsent();
+        if (unsent == 0 && input_ == Input::idle) {
+            close();
+        } else if (unsent != 0 && unsent < unsent_) {
+            wait_to_send();
+        } else {
+            cut();
+        }
+    }
+
+    void cut() noexcept {
+        if (input_ != Input::raw) {  // whose responder is to be told, by lost()
+            input_ = Input::closed;
+        }
+        wait_for(Wait::none);
+        wire_.abort();
     }
 
     void pause(Paused why) noexcept {
@@ -442,6 +478,10 @@ class ServerConnection : public Deadlines::Waiting {
             wire_.pause_reading();
         }
         paused_ |= static_cast<std::uint8_t>(why);
+    }
+
+    [[nodiscard]] bool is_paused(Paused why) const noexcept {
+        return (paused_ & static_cast<std::uint8_t>(why)) != 0;
     }
 
     void resume(Paused why) noexcept {
@@ -609,13 +649,13 @@ class ServerConnection : public Deadlines::Waiting {
         if (input_ == Input::unwanted) {
             linger_on();
             unwanted_ += bytes.size();
-            if (unwanted_ > shared_.limits.unwanted) {
-                abort();
+            if (unwanted_ > shared_.limits.unwanted && input_ == Input::unwanted) {
+                linger();
             }
-            if (input_ == Input::closed) {
+            if (input_ != Input::unwanted) {
                 return bytes.size();
             }
-        } else {
+        } else if (!is_paused(Paused::for_body)) {
             wait_for(Wait::body);
         }
         expects_continue_ = false;
@@ -675,7 +715,7 @@ class ServerConnection : public Deadlines::Waiting {
             try {
                 shared_.scratch.resize(size);
             } catch (const std::bad_alloc&) {
-                wire_.abort();
+                cut();
                 return;
             }
             out = shared_.scratch.data();
@@ -763,7 +803,7 @@ class ServerConnection : public Deadlines::Waiting {
 
     // So is the request.
     void finish() noexcept {
-        if (!keep_) {
+        if (!keep_ || shared_.draining) {
             close();
             return;
         }
@@ -859,8 +899,8 @@ class ServerConnection : public Deadlines::Waiting {
     std::optional<ChunkedBody> chunks_;
     std::uint64_t body_left_ = 0;  // of the request's body, with a Content-Length; bytes
     std::uint64_t left_ = 0;       // of the response's body, likewise
-    std::size_t unsent_ = 0;       // when it was looked at last
     std::uint64_t unwanted_ = 0;   // bytes
+    std::size_t unsent_ = 0;       // bytes
     Deadlines::Time linger_since_ = 0;
     Input input_ = Input::idle;
     Output output_ = Output::none;
