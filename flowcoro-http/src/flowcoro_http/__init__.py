@@ -2,10 +2,10 @@
 
 Layers, each of which may use only those before it:
 
-1. `_types`, `_multi`, `_problem`, `_routing`, `_encoding`: shapes and rules without a
-   request; the routing table knows no handlers.
-2. `_route`, `_urls`, `_request`, `_response`, `_websocket`: what handlers see.
-3. `_middleware`, `_mounting`, `_config`, `_parameters` (signature to plan), `_binding` (request to
+1. `_types`, `_multi`, `_problem`, `_routing`, `_encoding`, `_conditional`, `_ranges`,
+   `_events`: shapes and rules without a request; the routing table knows no handlers.
+2. `_request`, `_route`, `_urls`, `_files`, `_response`, `_static`, `_websocket`: what handlers see.
+3. `_middleware`, `_config`, `_parameters` (signature to plan), `_binding` (request to
    arguments), `_openapi`: one concern each.
 4. `_asgi`: the bound router as an ASGI 3 application; `_router`: what users write.
 5. `_backend`, `_sockets`, `_lifespan`, `_gate`, `_server`: listening and serving, with
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from flowcoro_http._client import HttpClient
     from flowcoro_http._config import HttpConfig, Limits
     from flowcoro_http._encoding import ResponseEncoder
+    from flowcoro_http._events import ServerSentEvent
     from flowcoro_http._middleware import CallNext, Middleware, MiddlewareHandler
     from flowcoro_http._multi import Headers, MultiMapping, MutableHeaders
     from flowcoro_http._parameters import Body, Cookie, Header, ParameterError, Path, Query
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from flowcoro_http._server import HttpServer, ServerFailedError
     from flowcoro_http._sockets import ListenError
     from flowcoro_http._urls import UrlError
+    from flowcoro_http._static import StaticFiles
     from flowcoro_http._websocket import InvalidMessageError, WebSocket
 
     __version__: str
@@ -84,6 +86,8 @@ __all__ = [
     "ServerBackend",
     "ServerFailedError",
     "ServerOptions",
+    "ServerSentEvent",
+    "StaticFiles",
     "UrlError",
     "WebSocket",
     "__version__",
@@ -125,6 +129,8 @@ _HOMES = {
     "ServerBackend": "_backend",
     "ServerFailedError": "_server",
     "ServerOptions": "_backend",
+    "ServerSentEvent": "_events",
+    "StaticFiles": "_static",
     "UrlError": "_urls",
     "WebSocket": "_websocket",
 }

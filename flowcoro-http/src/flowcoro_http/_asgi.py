@@ -32,7 +32,7 @@ from flowcoro_http._middleware import CallNext, Middleware, chain
 from flowcoro_http._mounting import path_within, scope_below
 from flowcoro_http._problem import ClientDisconnected, HttpError, Problem, phrase
 from flowcoro_http._request import Request, RequestHead
-from flowcoro_http._response import Response, as_response, problem_response, render
+from flowcoro_http._response import Response, as_response, problem_response, render, settle
 from flowcoro_http._route import Route
 from flowcoro_http._routing import WEBSOCKET, MalformedPathError, Match, RouteTable
 from flowcoro_http._types import ASGIApp, Handler, Receive, Scope, Send
@@ -102,7 +102,7 @@ class Endpoint:
             scope = await stack.enter_async_context(self.dependencies.scope(seeds))
             result = await self.invoke(await self.binder.bind(request, scope))
             if isinstance(request, Request) and isinstance(result, Response) and result.is_stream:
-                request.routing.cleanup = stack.pop_all()
+                request.routing.at_end(stack.pop_all().aclose)
             return result
 
 
@@ -193,7 +193,7 @@ class Application:
             scope = scope_below(exchange.scope, mount.prefix)
             await mount.app(scope, exchange.receive, exchange.send)
         else:
-            await self._conclude(request, await self._respond(request))
+            await self._conclude(request, self._respond(request))
 
     async def finish(self, exchange: Exchange, endpoint: Endpoint, result: Any) -> None:
         """Answer with what an endpoint's handler has returned, whoever called it."""
@@ -202,13 +202,13 @@ class Application:
             return self._as_response(endpoint, request, result)
 
         request, _ = self._request(exchange)
-        await self._conclude(request, await self._guard(returned)(request))
+        await self._conclude(request, self._guard(returned)(request))
 
     async def recover(self, exchange: Exchange, endpoint: Endpoint, error: Exception) -> None:
         """Answer with what becomes of an error that an endpoint's handler has raised."""
         request, _ = self._request(exchange)
         request.routing.endpoint = endpoint
-        await self._conclude(request, await self._failed(request, error))
+        await self._conclude(request, self._failed(request, error))
 
     def _request(self, exchange: Exchange) -> tuple[Request, Mount | None]:
         """Find out what a request is for."""
@@ -231,9 +231,9 @@ class Application:
             request.routing.allowed = found.allowed
         return request, None
 
-    async def _conclude(self, request: Request, response: Response) -> None:
+    async def _conclude(self, request: Request, answer: Awaitable[Response]) -> None:
         try:
-            await self._finish(request, response)
+            await self._finish(request, await answer)
         finally:
             if request.routing.cleanup is not None:
                 await request.routing.cleanup.aclose()
@@ -278,7 +278,10 @@ class Application:
 
         async def guarded(request: Request) -> Response:
             try:
-                return await call(request)
+                response = await call(request)
+                if not response.is_settled:
+                    await settle(response, request)
+                return response
             except Exception as error:  # noqa: BLE001 - logged where it is answered
                 return await self._failed(request, error)
 
@@ -292,6 +295,7 @@ class Application:
                 result = handler(request, error)
                 result = await result if inspect.isawaitable(result) else result
                 response = as_response(result, 200)
+                await settle(response, request)
                 render(response, self.encoders, request)
             except Exception as second:  # noqa: BLE001 - logged below
                 error = _single(second)

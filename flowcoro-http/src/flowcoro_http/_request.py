@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -53,7 +53,7 @@ class Routing:
         raw_params: the text of the path's parameters.
         allowed: what else the path takes, when nothing answers.
         malformed: why the path cannot be read; empty when it can.
-        cleanup: what to release when a streamed response has ended.
+        cleanup: what to release when the response has ended; see `at_end`.
     """
 
     application: Application | None = None
@@ -62,6 +62,12 @@ class Routing:
     allowed: frozenset[str] = frozenset()
     malformed: str = ""
     cleanup: AsyncExitStack | None = None
+
+    def at_end(self, release: Callable[[], Awaitable[None]]) -> None:
+        """Have something released when the response has been sent, or cannot be."""
+        if self.cleanup is None:
+            self.cleanup = AsyncExitStack()
+        self.cleanup.push_async_callback(release)
 
 
 class RequestHead:
@@ -236,6 +242,13 @@ class Request(RequestHead):
         raw = self._head.raw_path or self.path.encode()
         host = self.headers.get("host", "localhost")
         return f"{self.scheme}://{host}{raw.decode('latin-1')}" + (f"?{query}" if query else "")
+
+    @property
+    def last_event_id(self) -> str:
+        """The id of the last event that a client of Server-Sent Events had, when it returns."""
+        # The only field whose value is UTF-8.
+        given = self.headers.get("last-event-id", "").encode("latin-1")
+        return given.decode("utf-8", "replace")
 
     async def body(self) -> bytes:
         """Read the whole body; a second call gives the same bytes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import AsyncIterable
 from datetime import datetime
@@ -11,11 +12,13 @@ from typing import Any, Literal
 import msgspec
 
 from flowcoro_http._encoding import EncoderSet
+from flowcoro_http._events import EVENT_STREAM, EventStream
+from flowcoro_http._files import Disposition, FileBody, content_disposition, content_type_of
 from flowcoro_http._multi import HeaderSource, MutableHeaders
 from flowcoro_http._problem import PROBLEM_TYPE, Problem
 from flowcoro_http._request import Request
 
-__all__ = ["Response", "as_response", "problem_response", "render"]
+__all__ = ["Response", "as_response", "problem_response", "render", "settle"]
 
 _COOKIE_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _COOKIE_VALUE = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*\Z")
@@ -121,10 +124,87 @@ class Response:
         """
         return cls(pieces, status=status, headers=headers, content_type=content_type)
 
+    @classmethod
+    def events(
+        cls,
+        source: AsyncIterable[Any],
+        *,
+        keep_alive: float = 15.0,
+        status: int = 200,
+        headers: HeaderSource = (),
+    ) -> Response:
+        """Send Server-Sent Events as they come (HTML Living Standard, section 9.2).
+
+        A client that connects again says in `request.last_event_id` what it had last. When
+        a client leaves, the source is cancelled.
+
+        Args:
+            source: yields `ServerSentEvent`s, or the data of events: `str` as it is, with
+                any line breaks; anything else as JSON. A generator is closed in any case.
+            keep_alive: seconds of silence after which a comment goes out, so that proxies
+                keep the connection; 0 for never.
+            status: the status code.
+            headers: header fields. Unless they say otherwise nothing stores or buffers it.
+
+        Raises:
+            ValueError: `keep_alive` is negative.
+        """
+        if keep_alive < 0:
+            raise ValueError(f"keep_alive must not be negative: {keep_alive}")
+        stream = EventStream(source, keep_alive)
+        response = cls(stream, status=status, headers=headers, content_type=EVENT_STREAM)
+        response.headers.setdefault("cache-control", "no-store")
+        response.headers.setdefault("x-accel-buffering", "no")  # nginx would wait for more
+        return response
+
+    @classmethod
+    def file(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        filename: str = "",
+        disposition: Disposition = "attachment",
+        content_type: str | None = None,
+        status: int = 200,
+        headers: HeaderSource = (),
+    ) -> Response:
+        """Send a file, piece by piece.
+
+        It has an `ETag` and a `Last-Modified`, and on GET and HEAD the preconditions of
+        RFC 9110, section 13, and one or more byte ranges (section 14) are honoured: 304,
+        412, 206 and 416. No such file is 404.
+
+        The path is opened as it is. Where a part of it comes from a client use
+        `StaticFiles` or `Router.static`, which stay within their folder.
+
+        Args:
+            path: where the file is.
+            filename: the name to save it as (RFC 6266), of any characters; none when empty.
+            disposition: with a `filename`, whether to save it (`attachment`) or to show it.
+            content_type: the `Content-Type`; by the ending of `filename`, else of `path`,
+                when None.
+            status: the status code; conditions and ranges need 200.
+            headers: header fields; an `ETag` and a `Last-Modified` of yours win.
+        """
+        response = cls(FileBody(path), status=status, headers=headers)
+        if content_type is None and "content-type" not in response.headers:
+            content_type = content_type_of(filename or os.fspath(path))
+        if content_type is not None:
+            response.headers["content-type"] = content_type
+        if filename:
+            described = content_disposition(filename, disposition)
+            response.headers["content-disposition"] = described
+        return response
+
     @property
     def is_stream(self) -> bool:
         """Whether the body is streamed."""
         return isinstance(self.body, AsyncIterable)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether status and header fields are final; those of a file depend on the request."""
+        return not isinstance(self.body, FileBody)
 
     def set_cookie(
         self,
@@ -211,10 +291,21 @@ def render(response: Response, encoders: EncoderSet, request: Request) -> None:
     elif isinstance(body, bytearray | memoryview):
         response.body = bytes(body)
         response.headers.setdefault("content-type", BYTES)
-    elif not isinstance(body, AsyncIterable):
+    elif not isinstance(body, AsyncIterable | FileBody):
         encoder = encoders.choose(body, lambda: request.headers.get("accept", ""))
         response.body = encoder.encode(body)
         response.headers.setdefault("content-type", encoder.content_type)
+
+
+async def settle(response: Response, request: Request) -> None:
+    """Make of a file what the request asks for; other responses stay as they are.
+
+    Raises:
+        HttpError: there is no such file, or a condition or range cannot be met.
+        OSError: it cannot be read.
+    """
+    if isinstance(response.body, FileBody):
+        await response.body.settle(response, request)
 
 
 def problem_response(problem: Problem, headers: HeaderSource = ()) -> Response:

@@ -7,6 +7,7 @@ it binds itself when first used, with its own dependencies only.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -20,8 +21,10 @@ from flowcoro_http._encoding import JSON, ResponseEncoder
 from flowcoro_http._middleware import Middleware, MiddlewareHandler
 from flowcoro_http._parameters import read_signature
 from flowcoro_http._registry import Registered, Registry
+from flowcoro_http._response import Response
 from flowcoro_http._route import Route
 from flowcoro_http._routing import PathTemplate
+from flowcoro_http._static import StaticFiles
 from flowcoro_http._types import ASGIApp, Handler, Receive, Scope, Send
 from flowcoro_http._urls import RouteUrls
 
@@ -184,6 +187,41 @@ class Router:
             raise ValueError(f"mount {prefix!r}: expected a literal prefix, such as '/static'")
         self.registry.mounts.append((checked, app))
         Registry.changes += 1
+
+    def static(
+        self,
+        prefix: str,
+        directory: str | os.PathLike[str],
+        *,
+        index: str = "",
+        hidden: bool = False,
+        cache_control: str = "",
+    ) -> None:
+        """Serve the files of a folder under a prefix; see `StaticFiles`.
+
+        Args:
+            prefix: goes before the files' paths, such as `/static`; without parameters, may be
+                empty.
+            directory: the folder.
+            index: name of the file that stands for a folder, such as `index.html`.
+            hidden: whether files and folders whose name begins with a dot are served.
+            cache_control: the `Cache-Control` of every file; none when empty.
+
+        Raises:
+            NotADirectoryError: there is no such folder.
+            ValueError: the prefix or `index` cannot be used.
+        """
+        checked = _checked_prefix(prefix)
+        if checked and PathTemplate.parse(checked).parameters:
+            raise ValueError(f"static {prefix!r}: expected a literal prefix, such as '/static'")
+        files = StaticFiles(directory, index=index, hidden=hidden, cache_control=cache_control)
+        self._register(Registered(Route(f"{checked}/{{path:path}}", files, in_schema=False)), {})
+        if index and checked:
+
+            async def to_folder() -> Response:
+                return files.redirect(checked.rpartition("/")[2])
+
+            self._register(Registered(Route(checked, to_folder, in_schema=False)), {})
 
     @overload
     def middleware(self, handler: M) -> M: ...
