@@ -3,10 +3,13 @@
 Layers, each of which may use only those before it:
 
 1. `_types`, `_multi`, `_problem`, `_routing`, `_encoding`, `_conditional`, `_ranges`,
-   `_events`: shapes and rules without a request; the routing table knows no handlers.
-2. `_request`, `_route`, `_urls`, `_files`, `_response`, `_static`, `_websocket`: what handlers see.
-3. `_middleware`, `_config`, `_parameters` (signature to plan), `_binding` (request to
-   arguments), `_openapi`: one concern each.
+   `_events`, `_forms`: shapes and rules without a request; the routing table knows no
+   handlers.
+2. `_request`, `_form_reader`, `_route`, `_urls`, `_files`, `_response`, `_static`, `_websocket`:
+   what handlers see.
+3. `_middleware`, `_config`, `_markers`, `_annotations`, `_parameters` (signature to plan),
+   `_conversion`, `_form_binding`, `_binding` (request to arguments), `_openapi`: one concern
+   each.
 4. `_asgi`: the bound router as an ASGI 3 application; `_router`: what users write.
 5. `_backend`, `_sockets`, `_lifespan`, `_gate`, `_server`: listening and serving, with
    the protocol left to a backend in `servers/`.
@@ -33,9 +36,11 @@ if TYPE_CHECKING:
     from flowcoro_http._config import HttpConfig, Limits
     from flowcoro_http._encoding import ResponseEncoder
     from flowcoro_http._events import ServerSentEvent
+    from flowcoro_http._forms import FormData, FormLimits, UploadFile
+    from flowcoro_http._markers import Body, Cookie, File, Form, Header, Path, Query
     from flowcoro_http._middleware import CallNext, Middleware, MiddlewareHandler
     from flowcoro_http._multi import Headers, MultiMapping, MutableHeaders
-    from flowcoro_http._parameters import Body, Cookie, Header, ParameterError, Path, Query
+    from flowcoro_http._parameters import ParameterError
     from flowcoro_http._problem import ClientDisconnected, FieldError, HttpError, Problem
     from flowcoro_http._request import Request, RequestHead
     from flowcoro_http._response import Response
@@ -58,6 +63,10 @@ __all__ = [
     "Cookie",
     "CountingServer",
     "FieldError",
+    "File",
+    "Form",
+    "FormData",
+    "FormLimits",
     "Header",
     "Headers",
     "HttpClient",
@@ -88,6 +97,7 @@ __all__ = [
     "ServerOptions",
     "ServerSentEvent",
     "StaticFiles",
+    "UploadFile",
     "UrlError",
     "WebSocket",
     "__version__",
@@ -95,13 +105,17 @@ __all__ = [
 
 _HOMES = {
     "Application": "_asgi",
-    "Body": "_parameters",
+    "Body": "_markers",
     "CallNext": "_middleware",
     "ClientDisconnected": "_problem",
-    "Cookie": "_parameters",
+    "Cookie": "_markers",
     "CountingServer": "_backend",
     "FieldError": "_problem",
-    "Header": "_parameters",
+    "File": "_markers",
+    "Form": "_markers",
+    "FormData": "_forms",
+    "FormLimits": "_forms",
+    "Header": "_markers",
     "Headers": "_multi",
     "HttpClient": "_client",
     "HttpConfig": "_config",
@@ -115,9 +129,9 @@ _HOMES = {
     "MultiMapping": "_multi",
     "MutableHeaders": "_multi",
     "ParameterError": "_parameters",
-    "Path": "_parameters",
+    "Path": "_markers",
     "Problem": "_problem",
-    "Query": "_parameters",
+    "Query": "_markers",
     "Request": "_request",
     "RequestHead": "_request",
     "Response": "_response",
@@ -131,6 +145,7 @@ _HOMES = {
     "ServerOptions": "_backend",
     "ServerSentEvent": "_events",
     "StaticFiles": "_static",
+    "UploadFile": "_forms",
     "UrlError": "_urls",
     "WebSocket": "_websocket",
 }

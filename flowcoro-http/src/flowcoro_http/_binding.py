@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from flowcoro.app import Dependencies, Resolver
+from flowcoro_http._conversion import BadParameter, converter, missing
+from flowcoro_http._form_binding import FormBinder
 from flowcoro_http._parameters import REQUIRED, Plan, PlannedParameter, Source
 from flowcoro_http._problem import FieldError, HttpError, bad_parameters
 from flowcoro_http._request import Request, RequestHead, decode_json
@@ -22,11 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Binder"]
 
 _Reader = Callable[[RequestHead], Any]
-
-
-class _Bad(Exception):  # noqa: N818 - never leaves this module
-    def __init__(self, error: FieldError) -> None:
-        self.error = error
 
 
 class Binder:
@@ -50,7 +47,11 @@ class Binder:
         self._resolvers: list[tuple[str, Resolver]] = []
         self._instances: dict[str, Any] = {}
         self._body: PlannedParameter | None = None
+        forms = plan.of(Source.FORM, Source.FILE)
+        self._form = FormBinder(forms) if forms else None
         for parameter in plan.parameters:
+            if parameter in forms:
+                continue
             if parameter.source is Source.BODY:
                 self._body = parameter
             elif parameter.source is Source.REQUEST:
@@ -89,10 +90,12 @@ class Binder:
         for name, read in self._readers:
             try:
                 arguments[name] = read(request)
-            except _Bad as bad:
+            except BadParameter as bad:
                 errors.append(bad.error)
         if self._body is not None:
             arguments[self._body.name] = await self._read_body(request, errors)
+        if self._form is not None and isinstance(request, Request):
+            await self._form.bind(request, arguments, errors)
         if errors:
             raise bad_parameters(errors)
         if scope is not None:
@@ -138,7 +141,7 @@ def _itself(request: RequestHead) -> RequestHead:
 
 def _reader(parameter: PlannedParameter) -> _Reader:
     """Make the function that reads one path, query, header or cookie parameter."""
-    convert = _converter(parameter)
+    convert = converter(parameter)
     alias, default, multiple = parameter.alias, parameter.default, parameter.multiple
 
     def values(request: RequestHead) -> list[str]:
@@ -162,29 +165,10 @@ def _reader(parameter: PlannedParameter) -> _Reader:
         if found is None or found == []:
             if default is not REQUIRED:
                 return default
-            raise _Bad(FieldError(parameter.location, "missing", parameter.expected))
+            raise missing(parameter)
         return convert(found)
 
     return read
-
-
-def _converter(parameter: PlannedParameter) -> Callable[[Any], Any]:
-    annotation = parameter.annotation
-    if annotation is str:
-        return _same
-
-    def convert(value: Any) -> Any:
-        try:
-            # Not strict: "7" is an int and "true" a bool when they come as text.
-            return msgspec.convert(value, annotation, strict=False)
-        except (msgspec.ValidationError, ValueError, OverflowError):
-            raise _Bad(FieldError(parameter.location, "not valid", parameter.expected)) from None
-
-    return convert
-
-
-def _same(value: Any) -> Any:
-    return value
 
 
 def _body_decoder(parameter: PlannedParameter) -> Callable[[Request, bytes], Any]:

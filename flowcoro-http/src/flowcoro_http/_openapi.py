@@ -10,6 +10,9 @@ from typing import Any
 
 import msgspec
 
+from flowcoro_http._annotations import holds_files, schema_hook
+from flowcoro_http._form_reader import MULTIPART, URL_ENCODED
+from flowcoro_http._forms import UploadFile
 from flowcoro_http._parameters import REQUIRED, Plan, PlannedParameter, Source
 from flowcoro_http._problem import PROBLEM_TYPE, phrase
 from flowcoro_http._response import Response
@@ -92,7 +95,9 @@ class _Schemas:
             types += [p.annotation for p in plan.parameters if _has_schema(p)]
             types.append(plan.returns)
         known = [t for t in types if _can_describe(t)]
-        found, self.components = msgspec.json.schema_components(known, ref_template=_REFERENCE)
+        found, self.components = msgspec.json.schema_components(
+            known, ref_template=_REFERENCE, schema_hook=schema_hook
+        )
         self._types = list(zip(known, found, strict=True))
 
     def of(self, annotation: Any) -> dict[str, Any]:
@@ -111,7 +116,7 @@ def _can_describe(annotation: Any) -> bool:
     if annotation in {inspect.Signature.empty, None, Any}:
         return False
     try:
-        msgspec.json.schema(annotation)
+        msgspec.json.schema(annotation, schema_hook=schema_hook)
     except (TypeError, NameError):
         return False
     return True
@@ -143,6 +148,9 @@ def _operation(
         operation["parameters"] = parameters
     for body in plan.of(Source.BODY):
         operation["requestBody"] = _request_body(body, schemas)
+    forms = plan.of(Source.FORM, Source.FILE)
+    if forms:
+        operation["requestBody"] = _form_body(forms, schemas)
     operation["responses"] = _responses(route, plan, schemas)
     return operation
 
@@ -209,6 +217,36 @@ def _request_body(parameter: PlannedParameter, schemas: _Schemas) -> dict[str, A
     if parameter.description:
         found["description"] = parameter.description
     return found
+
+
+def _form_body(parameters: list[PlannedParameter], schemas: _Schemas) -> dict[str, Any]:
+    """Describe a form: the fields of the one that takes the whole, and the single ones."""
+    properties: dict[str, Any] = {}
+    for parameter in parameters:
+        if not parameter.whole:
+            schema = _file_schema(parameter) or schemas.of(parameter.annotation)
+            schema = _with_default(parameter, schema)
+            if parameter.description:
+                schema = {**schema, "description": parameter.description}
+            properties[parameter.alias] = schema
+    required = [p.alias for p in parameters if not p.whole and p.default is REQUIRED]
+    found: list[dict[str, Any]] = [schemas.of(p.annotation) for p in parameters if p.whole]
+    if properties:
+        single: dict[str, Any] = {"type": "object", "properties": properties}
+        found.append({**single, "required": required} if required else single)
+    schema = found[0] if len(found) == 1 else {"allOf": found}
+    has_files = any(p.source is Source.FILE or holds_files(p.annotation) for p in parameters)
+    media = [MULTIPART] if has_files else [URL_ENCODED, MULTIPART]
+    needed = any(p.default is REQUIRED for p in parameters)
+    return {"required": needed, "content": {name: {"schema": schema} for name in media}}
+
+
+def _file_schema(parameter: PlannedParameter) -> dict[str, Any]:
+    """Return the schema of a file or a list of files; empty for what is no file."""
+    if parameter.source is not Source.FILE:
+        return {}
+    file = schema_hook(UploadFile)
+    return {"type": "array", "items": file} if parameter.multiple else file
 
 
 def _responses(route: Route, plan: Plan, schemas: _Schemas) -> dict[str, Any]:

@@ -4,28 +4,23 @@ Read once, when routes are bound; a request then only follows the plan (`_bindin
 rules, in this order:
 
 1. `Request`, `RequestHead` and `WebSocket` are the request itself.
-2. `Annotated[..., Path()]`, `Query()`, `Header()`, `Cookie()`, `Body()` say it outright,
-   and `Annotated[..., Named("x")]` asks for a dependency by name.
+2. `Annotated[..., Path()]`, `Query()`, `Header()`, `Cookie()`, `Body()`, `Form()`, `File()`
+   say it outright, and `Annotated[..., Named("x")]` asks for a dependency by name.
 3. A name in the path template is a path parameter.
 4. A type that something provides is a dependency, even if it could be decoded.
 5. Scalars (`int`, `float`, `bool`, `str`, `UUID`, dates and times, `Decimal`, enums,
    `Literal`, optional ones) and lists of them are query parameters.
 6. msgspec structs, dataclasses, `TypedDict`s, named tuples, dictionaries and lists of
    those are the JSON body.
-7. Any other class is a dependency.
+7. `UploadFile`, and lists of those, are files of a form.
+8. Any other class is a dependency.
 """
 
 from __future__ import annotations
 
-import collections.abc
-import dataclasses
-import datetime as dt
-import decimal
 import enum
 import inspect
-import types
 import typing
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -33,6 +28,19 @@ from typing import Annotated, Any
 import msgspec
 
 from flowcoro.app import Named
+from flowcoro_http._annotations import (
+    SCALARS,
+    bare_type,
+    describe_type,
+    is_document,
+    is_file,
+    is_list,
+    is_scalar,
+    item_type,
+    schema_hook,
+)
+from flowcoro_http._forms import UploadFile
+from flowcoro_http._markers import Body, Cookie, File, Form, Header, Marker, Path, Query
 from flowcoro_http._request import Request, RequestHead
 from flowcoro_http._route import Route
 from flowcoro_http._routing import PathTemplate
@@ -41,14 +49,9 @@ from flowcoro_http._websocket import WebSocket
 
 __all__ = [
     "REQUIRED",
-    "Body",
-    "Cookie",
-    "Header",
     "ParameterError",
-    "Path",
     "Plan",
     "PlannedParameter",
-    "Query",
     "Source",
     "make_plan",
     "read_signature",
@@ -59,57 +62,6 @@ class ParameterError(TypeError):
     """A handler's parameter cannot be planned; names handler, parameter and remedy."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Marker:
-    name: str = ""
-    description: str = ""
-
-
-class Path(_Marker):
-    """Marks a path parameter: `Annotated[int, Path("id")]`.
-
-    Attributes:
-        name: its name in the template; the parameter's when empty.
-        description: for OpenAPI.
-    """
-
-
-class Query(_Marker):
-    """Marks a query parameter: `Annotated[str, Query("q")]`.
-
-    Attributes:
-        name: its name in the query; the parameter's when empty.
-        description: for OpenAPI.
-    """
-
-
-class Header(_Marker):
-    """Marks a header field: `Annotated[str, Header("user-agent")]`.
-
-    Attributes:
-        name: its name; the parameter's with hyphens for underscores when empty.
-        description: for OpenAPI.
-    """
-
-
-class Cookie(_Marker):
-    """Marks a cookie: `Annotated[str, Cookie("session")]`.
-
-    Attributes:
-        name: its name; the parameter's when empty.
-        description: for OpenAPI.
-    """
-
-
-class Body(_Marker):
-    """Marks the body: JSON for most types, the raw body for `bytes` and `str`.
-
-    Attributes:
-        name: not used.
-        description: for OpenAPI.
-    """
-
-
 class Source(enum.StrEnum):
     """Where an argument comes from."""
 
@@ -118,6 +70,8 @@ class Source(enum.StrEnum):
     HEADER = "header"
     COOKIE = "cookie"
     BODY = "body"
+    FORM = "form"
+    FILE = "file"
     REQUEST = "request"
     DEPENDENCY = "dependency"
 
@@ -145,6 +99,8 @@ class PlannedParameter:
         default: its default, or `REQUIRED`.
         multiple: whether it takes every value of its name.
         description: for OpenAPI.
+        whole: whether it takes a whole form.
+        file: what is said of a file.
     """
 
     name: str
@@ -154,11 +110,16 @@ class PlannedParameter:
     default: Any = REQUIRED
     multiple: bool = False
     description: str = ""
+    whole: bool = False
+    file: File | None = None
 
     @property
     def location(self) -> str:
         """Where problems say it is: `query.limit`."""
-        return "body" if self.source is Source.BODY else f"{self.source}.{self.alias}"
+        if self.source is Source.BODY or self.whole:
+            return str(self.source)
+        place = Source.FORM if self.source is Source.FILE else self.source
+        return f"{place}.{self.alias}"
 
     @property
     def expected(self) -> str:
@@ -185,26 +146,14 @@ class Plan:
         return [p for p in self.parameters if p.source in sources]
 
 
-_SCALARS = (
-    int,
-    float,
-    bool,
-    str,
-    uuid.UUID,
-    decimal.Decimal,
-    dt.date,
-    dt.datetime,
-    dt.time,
-    dt.timedelta,
-)
-_LISTS = (list, tuple, set, frozenset, collections.abc.Sequence)
-_UNIONS = (typing.Union, types.UnionType)
 _MARKED = {
     Path: Source.PATH,
     Query: Source.QUERY,
     Header: Source.HEADER,
     Cookie: Source.COOKIE,
     Body: Source.BODY,
+    Form: Source.FORM,
+    File: Source.FILE,
 }
 
 
@@ -259,19 +208,33 @@ def make_plan(
         _plan_parameter(parameter, route, template, provides)
         for parameter in signature.parameters.values()
     ]
-    bodies = [p.name for p in planned if p.source is Source.BODY]
+    _check_bodies(route, planned)
+    return Plan(route.label, tuple(planned), signature.return_annotation)
+
+
+def _check_bodies(route: Route, planned: Sequence[PlannedParameter]) -> None:
+    """See to it that there is a body, and that it is read in one way."""
+    bodies = [p for p in planned if p.source is Source.BODY or p.whole]
+    forms = [p for p in planned if p.source in {Source.FORM, Source.FILE}]
+    wanting = bodies + [p for p in forms if not p.whole]
     if len(bodies) > 1:
+        names = " and ".join(repr(p.name) for p in bodies)
         raise ParameterError(
-            f"{route.label}: parameters {' and '.join(map(repr, bodies))} both want the body; "
+            f"{route.label}: parameters {names} both want the body; "
             "put them into one msgspec.Struct"
         )
-    if bodies and (route.websocket or set(route.methods) <= {"GET", "HEAD"}):
-        what = "a WebSocket handshake" if route.websocket else "/".join(route.methods)
+    if forms and any(p.source is Source.BODY for p in bodies):
         raise ParameterError(
-            f"{route.label}: parameter {bodies[0]!r} would be the body, but {what} has none; "
+            f"{route.label}: parameter {bodies[0].name!r} is the body, and parameter "
+            f"{forms[0].name!r} of a form; a body is one or the other: use Form() for both"
+        )
+    if wanting and (route.websocket or set(route.methods) <= {"GET", "HEAD"}):
+        what = "a WebSocket handshake" if route.websocket else "/".join(route.methods)
+        part = "the body" if bodies else "of a form"
+        raise ParameterError(
+            f"{route.label}: parameter {wanting[0].name!r} would be {part}, but {what} has none; "
             "use another method, Annotated[..., Query()], or provide it as a dependency"
         )
-    return Plan(route.label, tuple(planned), signature.return_annotation)
 
 
 def _plan_parameter(
@@ -283,7 +246,7 @@ def _plan_parameter(
     where = f"{route.label}: parameter {parameter.name!r}"
     annotation, marker, named = _unwrap(parameter.annotation, where)
     default = REQUIRED if parameter.default is parameter.empty else parameter.default
-    bare = _bare(annotation)
+    bare = bare_type(annotation)
     source = _classify(parameter.name, annotation, marker, named, template, provides)
     if source is Source.REQUEST:
         _check_request_kind(bare, route, where)
@@ -308,25 +271,49 @@ def _plan_parameter(
             f"{where}: path {template.raw!r} has no parameter {alias!r} "
             f"(it has: {', '.join(template.names) or 'none'})"
         )
-    multiple = source in {Source.QUERY, Source.HEADER} and _is_list(bare)
-    if source in {Source.PATH, Source.QUERY, Source.HEADER, Source.COOKIE}:
-        _check_text_type(annotation, source, where)
-    elif source is Source.BODY:
+    whole = source is Source.FORM and is_document(bare) and not is_list(bare)
+    _check_type(annotation, source, whole, where)
+    return PlannedParameter(
+        name=parameter.name,
+        source=source,
+        alias=alias,
+        annotation=parameter.annotation if source is Source.DEPENDENCY else annotation,
+        default=default,
+        multiple=source in _SEVERAL and is_list(bare),
+        description=marker.description if marker is not None else "",
+        whole=whole,
+        file=marker if isinstance(marker, File) else None,
+    )
+
+
+_SEVERAL = frozenset({Source.QUERY, Source.HEADER, Source.FORM, Source.FILE})
+_TEXTS = frozenset({Source.PATH, Source.QUERY, Source.HEADER, Source.COOKIE})
+
+
+def _check_type(annotation: Any, source: Source, whole: bool, where: str) -> None:
+    if source is Source.BODY or whole:
         _check_decodable(annotation, where)
-    description = marker.description if marker is not None else ""
-    kept = parameter.annotation if source is Source.DEPENDENCY else annotation
-    return PlannedParameter(parameter.name, source, alias, kept, default, multiple, description)
+    elif source in _TEXTS or source is Source.FORM:
+        _check_text_type(annotation, source, where)
+    elif source is Source.FILE:
+        bare = bare_type(annotation)
+        item = bare_type(item_type(bare)) if is_list(bare) else bare
+        if item not in {UploadFile, bytes}:
+            raise ParameterError(
+                f"{where}: {describe_type(annotation)} is no file; expected UploadFile, bytes, "
+                "or a list of either"
+            )
 
 
 def _classify(
     name: str,
     annotation: Any,
-    marker: _Marker | None,
+    marker: Marker | None,
     named: bool,
     template: PathTemplate,
     provides: Callable[[Any], bool],
 ) -> Source | None:
-    bare = _bare(annotation)
+    bare = bare_type(annotation)
     source: Source | None = None
     if isinstance(bare, type) and issubclass(bare, RequestHead):
         source = Source.REQUEST
@@ -336,12 +323,14 @@ def _classify(
         source = Source.DEPENDENCY
     elif name in template.names:
         source = Source.PATH
-    elif isinstance(bare, type) and bare not in _SCALARS and provides(bare):
+    elif isinstance(bare, type) and bare not in SCALARS and provides(bare):
         source = Source.DEPENDENCY
-    elif _is_scalar(bare) or (_is_list(bare) and _is_scalar(_item_type(bare))):
+    elif is_scalar(bare) or (is_list(bare) and is_scalar(item_type(bare))):
         source = Source.QUERY
-    elif _is_document(bare):
-        source = Source.BODY
+    elif is_document(bare):
+        source = Source.FILE if is_file(bare) else Source.BODY
+    elif is_file(bare):
+        source = Source.FILE
     elif isinstance(bare, type) and bare not in {object, bytes, bytearray, type(None)}:
         source = Source.DEPENDENCY
     return source
@@ -354,13 +343,13 @@ def _check_request_kind(bare: Any, route: Route, where: str) -> None:
         raise ParameterError(f"{where}: this route gives a {right}, not a {bare.__name__}")
 
 
-def _unwrap(annotation: Any, where: str) -> tuple[Any, _Marker | None, bool]:
+def _unwrap(annotation: Any, where: str) -> tuple[Any, Marker | None, bool]:
     """Take our markers out of `Annotated`, leaving what msgspec reads."""
     if typing.get_origin(annotation) is not Annotated:
         return annotation, None, False
     base, *metadata = typing.get_args(annotation)
     markers = [m() if isinstance(m, type) and m in _MARKED else m for m in metadata]
-    ours = [m for m in markers if isinstance(m, _Marker)]
+    ours = [m for m in markers if isinstance(m, Marker)]
     if len(ours) > 1:
         raise ParameterError(f"{where} has two markers; keep one of {ours}")
     named = any(isinstance(m, Named) for m in markers)
@@ -369,64 +358,15 @@ def _unwrap(annotation: Any, where: str) -> tuple[Any, _Marker | None, bool]:
     return kept, (ours[0] if ours else None), named
 
 
-def _bare(annotation: Any) -> Any:
-    """Strip `Annotated` and `NewType` and look through an `Optional`."""
-    while True:
-        if typing.get_origin(annotation) is Annotated:
-            annotation = typing.get_args(annotation)[0]
-        elif isinstance(annotation, typing.NewType):
-            annotation = annotation.__supertype__
-        elif typing.get_origin(annotation) in _UNIONS:
-            options = [a for a in typing.get_args(annotation) if a is not type(None)]
-            if len(options) != 1:
-                return annotation
-            annotation = options[0]
-        else:
-            return annotation
-
-
-def _is_scalar(annotation: Any) -> bool:
-    bare = _bare(annotation)
-    if typing.get_origin(bare) is typing.Literal:
-        return True
-    if typing.get_origin(bare) in _UNIONS:
-        return all(_is_scalar(a) for a in typing.get_args(bare) if a is not type(None))
-    return isinstance(bare, type) and (bare in _SCALARS or issubclass(bare, enum.Enum))
-
-
-def _is_list(annotation: Any) -> bool:
-    return annotation in _LISTS or typing.get_origin(annotation) in _LISTS
-
-
-def _item_type(annotation: Any) -> Any:
-    arguments = [a for a in typing.get_args(annotation) if a is not Ellipsis]
-    return arguments[0] if arguments else str
-
-
-def _is_document(annotation: Any) -> bool:
-    bare = _bare(annotation)
-    origin = typing.get_origin(bare) or bare
-    if origin in _UNIONS:
-        return any(_is_document(a) for a in typing.get_args(bare))
-    if not isinstance(origin, type):
-        return bool(typing.is_typeddict(origin))
-    return (
-        issubclass(origin, msgspec.Struct | dict)
-        or origin is collections.abc.Mapping
-        or dataclasses.is_dataclass(origin)
-        or typing.is_typeddict(origin)
-        or (issubclass(origin, tuple) and hasattr(origin, "_fields"))
-        or origin in _LISTS
-    )
-
-
 def _check_text_type(annotation: Any, source: Source, where: str) -> None:
-    bare = _bare(annotation)
-    if _is_scalar(bare):
+    bare = bare_type(annotation)
+    if is_scalar(bare):
         return
-    if source is not Source.PATH and _is_list(bare) and _is_scalar(_item_type(bare)):
+    if source is not Source.PATH and is_list(bare) and is_scalar(item_type(bare)):
         return
     lists = "" if source is Source.PATH else " or a list of those"
+    if source is Source.FORM:
+        lists += "; or a struct, a dataclass or a TypedDict for the whole form"
     raise ParameterError(
         f"{where}: {describe_type(annotation)} cannot be read from the {source}; expected int, "
         f"float, bool, str, UUID, a date or time, Decimal, an enum or a Literal{lists}"
@@ -434,58 +374,10 @@ def _check_text_type(annotation: Any, source: Source, where: str) -> None:
 
 
 def _check_decodable(annotation: Any, where: str) -> None:
-    if _bare(annotation) in {bytes, str}:
+    if bare_type(annotation) in {bytes, str}:
         return
     try:
         # The schema, since a decoder accepts any class and fails when it is used.
-        msgspec.json.schema(annotation)
+        msgspec.json.schema(annotation, schema_hook=schema_hook)
     except (TypeError, NameError) as error:
         raise ParameterError(f"{where} cannot be decoded from JSON: {error}") from error
-
-
-def describe_type(annotation: Any) -> str:
-    """Name a type for the reader of a problem document: `int`, `bool (true or false)`."""
-    bare = _bare(annotation)
-    origin = typing.get_origin(bare)
-    if origin is typing.Literal:
-        return f"one of {', '.join(map(repr, typing.get_args(bare)))}"
-    if origin in _UNIONS:
-        return " or ".join(describe_type(a) for a in typing.get_args(bare) if a is not type(None))
-    if _is_list(bare):
-        return f"list of {describe_type(_item_type(bare))}"
-    if isinstance(bare, type) and issubclass(bare, enum.Enum):
-        return f"one of {', '.join(repr(member.value) for member in bare)}"
-    notes: dict[Any, str] = {
-        bool: "bool (true or false)",
-        uuid.UUID: "UUID",
-        dt.datetime: "date and time (RFC 3339)",
-        dt.date: "date (RFC 3339)",
-        dt.time: "time (RFC 3339)",
-        dt.timedelta: "duration (ISO 8601)",
-        decimal.Decimal: "decimal number",
-    }
-    name = notes.get(bare) or getattr(bare, "__name__", None) or str(bare)
-    return name + _limits(annotation)
-
-
-_LIMITS = {
-    "gt": ">",
-    "ge": ">=",
-    "lt": "<",
-    "le": "<=",
-    "multiple_of": "multiple of",
-    "min_length": "length >=",
-    "max_length": "length <=",
-    "pattern": "matching",
-}
-
-
-def _limits(annotation: Any) -> str:
-    metas: Sequence[Any] = getattr(annotation, "__metadata__", ())
-    found = [
-        f" {words} {getattr(meta, attribute)}"
-        for meta in metas
-        for attribute, words in _LIMITS.items()
-        if getattr(meta, attribute, None) is not None
-    ]
-    return ",".join(found)

@@ -23,6 +23,7 @@ import anyio
 import msgspec
 
 from flowcoro_http._exchange import Exchange, Head
+from flowcoro_http._forms import FormData, FormLimits
 from flowcoro_http._multi import Headers, MultiMapping, parse_cookies, parse_query
 from flowcoro_http._problem import ClientDisconnected, FieldError, HttpError, bad_parameters
 from flowcoro_http._types import Scope
@@ -201,6 +202,10 @@ class Request(RequestHead):
         exchange: what it is the request of.
         max_body_bytes: the largest body that is read.
         body_timeout: seconds to wait for more of the body; 0 waits for ever.
+
+    Attributes:
+        form_limits: what a form may have; middleware and handlers may set others before it
+            is read.
     """
 
     _body: bytes | None = None
@@ -211,6 +216,8 @@ class Request(RequestHead):
     _discarded = False
     _lock: anyio.Lock | None = None
     _room: anyio.Event | None = None
+    form_limits = FormLimits()
+    _form: FormData | None = None
 
     def __init__(
         self,
@@ -297,6 +304,24 @@ class Request(RequestHead):
             HttpError: 400, it is not JSON; 422, it is not a `type`; and as `body`.
         """
         return decode_json(await self.body(), msgspec.json.Decoder(type))
+
+    async def form(self) -> FormData:
+        """Read the body as a form; a second call gives the same.
+
+        Both `application/x-www-form-urlencoded` and `multipart/form-data` are read. What it
+        may have is in `form_limits`. Files can be read until the request is answered.
+
+        Raises:
+            HttpError: 415, it is no form; 400, it is malformed; 413, it is over a limit, of
+                `form_limits` or of `max_body_bytes`; 408, it did not arrive.
+            ClientDisconnected: the client left before it was complete.
+            RuntimeError: it was streamed already.
+        """
+        if self._form is None:
+            from flowcoro_http._form_reader import read_form
+
+            self._form = await read_form(self, self.form_limits)
+        return self._form
 
     async def wait_disconnected(self) -> None:
         """Return when the client has gone; for handlers that wait for something else.
