@@ -7,10 +7,11 @@ Layers, each of which may use only those before it:
    handlers.
 2. `_request`, `_form_reader`, `_route`, `_urls`, `_files`, `_response`, `_static`, `_websocket`:
    what handlers see.
-3. `_middleware`, `_config`, `_markers`, `_annotations`, `_parameters` (signature to plan),
-   `_conversion`, `_form_binding`, `_binding` (request to arguments), `_openapi`: one concern
+3. `_middleware`, `_mounting`, `_config`, `_markers`, `_annotations`, `_parameters` (signature
+   to plan), `_conversion`, `_form_binding`, `_binding` (request to arguments), `_openapi`: one concern
    each.
-4. `_asgi`: the bound router as an ASGI 3 application; `_router`: what users write.
+4. `middleware/`; `_asgi`: the bound router as an ASGI 3 application; `_router`: what users
+   write.
 5. `_backend`, `_sockets`, `_lifespan`, `_gate`, `_server`: listening and serving, with
    the protocol left to a backend in `servers/`.
 6. `_client`; `testing` and `_command`, the doors for tests and for the terminal.
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from flowcoro_http._multi import Headers, MultiMapping, MutableHeaders
     from flowcoro_http._parameters import ParameterError
     from flowcoro_http._problem import ClientDisconnected, FieldError, HttpError, Problem
-    from flowcoro_http._request import Request, RequestHead
+    from flowcoro_http._request import Forwarded, Request, RequestHead
     from flowcoro_http._response import Response
     from flowcoro_http._route import Route
     from flowcoro_http._router import Router
@@ -52,21 +53,36 @@ if TYPE_CHECKING:
     from flowcoro_http._urls import UrlError
     from flowcoro_http._static import StaticFiles
     from flowcoro_http._websocket import InvalidMessageError, WebSocket
+    from flowcoro_http.middleware.body_limit import BodyLimit
+    from flowcoro_http.middleware.compression import Compression
+    from flowcoro_http.middleware.cors import Cors
+    from flowcoro_http.middleware.deadline import Deadline
+    from flowcoro_http.middleware.overload import Overload
+    from flowcoro_http.middleware.rate_limit import RateLimit
+    from flowcoro_http.middleware.request_id import RequestId
+    from flowcoro_http.middleware.security_headers import SecurityHeaders
+    from flowcoro_http.middleware.sessions import Session, Sessions
+    from flowcoro_http.middleware.trusted_proxies import TrustedProxies
 
     __version__: str
 
 __all__ = [
     "Application",
     "Body",
+    "BodyLimit",
     "CallNext",
     "ClientDisconnected",
+    "Compression",
     "Cookie",
+    "Cors",
     "CountingServer",
+    "Deadline",
     "FieldError",
     "File",
     "Form",
     "FormData",
     "FormLimits",
+    "Forwarded",
     "Header",
     "Headers",
     "HttpClient",
@@ -80,23 +96,30 @@ __all__ = [
     "MiddlewareHandler",
     "MultiMapping",
     "MutableHeaders",
+    "Overload",
     "ParameterError",
     "Path",
     "Problem",
     "Query",
+    "RateLimit",
     "Request",
     "RequestHead",
+    "RequestId",
     "Response",
     "ResponseEncoder",
     "Route",
     "RouteConflictError",
     "Router",
+    "SecurityHeaders",
     "Server",
     "ServerBackend",
     "ServerFailedError",
     "ServerOptions",
     "ServerSentEvent",
+    "Session",
+    "Sessions",
     "StaticFiles",
+    "TrustedProxies",
     "UploadFile",
     "UrlError",
     "WebSocket",
@@ -106,15 +129,20 @@ __all__ = [
 _HOMES = {
     "Application": "_asgi",
     "Body": "_markers",
+    "BodyLimit": "middleware.body_limit",
     "CallNext": "_middleware",
     "ClientDisconnected": "_problem",
+    "Compression": "middleware.compression",
     "Cookie": "_markers",
+    "Cors": "middleware.cors",
     "CountingServer": "_backend",
+    "Deadline": "middleware.deadline",
     "FieldError": "_problem",
     "File": "_markers",
     "Form": "_markers",
     "FormData": "_forms",
     "FormLimits": "_forms",
+    "Forwarded": "_request",
     "Header": "_markers",
     "Headers": "_multi",
     "HttpClient": "_client",
@@ -128,23 +156,30 @@ _HOMES = {
     "MiddlewareHandler": "_middleware",
     "MultiMapping": "_multi",
     "MutableHeaders": "_multi",
+    "Overload": "middleware.overload",
     "ParameterError": "_parameters",
     "Path": "_markers",
     "Problem": "_problem",
     "Query": "_markers",
+    "RateLimit": "middleware.rate_limit",
     "Request": "_request",
     "RequestHead": "_request",
+    "RequestId": "middleware.request_id",
     "Response": "_response",
     "ResponseEncoder": "_encoding",
     "Route": "_route",
     "RouteConflictError": "_routing",
     "Router": "_router",
+    "SecurityHeaders": "middleware.security_headers",
     "Server": "_backend",
     "ServerBackend": "_backend",
     "ServerFailedError": "_server",
     "ServerOptions": "_backend",
     "ServerSentEvent": "_events",
+    "Session": "middleware.sessions",
+    "Sessions": "middleware.sessions",
     "StaticFiles": "_static",
+    "TrustedProxies": "middleware.trusted_proxies",
     "UploadFile": "_forms",
     "UrlError": "_urls",
     "WebSocket": "_websocket",

@@ -279,8 +279,9 @@ class Application:
         async def guarded(request: Request) -> Response:
             try:
                 response = await call(request)
-                if not response.is_settled:
+                if not isinstance(response.body, bytes):
                     await settle(response, request)
+                    render(response, self._encoders, request)
                 return response
             except Exception as error:  # noqa: BLE001 - logged where it is answered
                 return await self._failed(request, error)

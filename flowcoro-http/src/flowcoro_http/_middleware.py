@@ -8,7 +8,7 @@ included: what a handler raises has become a response when `call_next` returns.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from flowcoro_http._request import Request
@@ -23,9 +23,11 @@ MiddlewareHandler: TypeAlias = Callable[[Request, CallNext], Awaitable[Response]
 """`async def handler(request, call_next) -> Response`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: those that derive from it have more
 class Middleware:
     """One piece of middleware; plugins return these from `flowcoro_http_middleware`.
+
+    What is in `flowcoro_http.middleware` derives from it.
 
     Attributes:
         name: unique among plugins' middleware.
@@ -34,7 +36,7 @@ class Middleware:
     """
 
     name: str
-    handler: MiddlewareHandler
+    handler: MiddlewareHandler = field(repr=False)
     order: int = 0
 
 

@@ -10,6 +10,7 @@ Nothing here routes, and nothing here answers.
 
 from __future__ import annotations
 
+import math
 import re
 import uuid
 from collections import deque
@@ -33,7 +34,14 @@ if TYPE_CHECKING:
     from flowcoro_http._asgi import Application, Endpoint
     from flowcoro_http._route import Route
 
-__all__ = ["DEFAULT_MAX_BODY_BYTES", "Request", "RequestHead", "Routing", "decode_json"]
+__all__ = [
+    "DEFAULT_MAX_BODY_BYTES",
+    "Forwarded",
+    "Request",
+    "RequestHead",
+    "Routing",
+    "decode_json",
+]
 
 T = TypeVar("T")
 
@@ -71,6 +79,22 @@ class Routing:
         self.cleanup.push_async_callback(release)
 
 
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """What trusted proxies say of a request (`flowcoro_http.middleware.TrustedProxies`).
+
+    Attributes:
+        client: address and port of the client; None to keep the peer's. The port is 0 if
+            they do not tell.
+        scheme: `http` or `https`; empty to keep the connection's.
+        host: what the client had as `Host`; empty to keep the field of this request.
+    """
+
+    client: tuple[str, int] | None = None
+    scheme: str = ""
+    host: str = ""
+
+
 class RequestHead:
     """What a request and a WebSocket handshake have in common: all but the body.
 
@@ -84,8 +108,13 @@ class RequestHead:
             which suits labels of metrics.
         path_params: the values of the template's parameters, converted.
         routing: the router's own notes.
+        forwarded: what trusted proxies say; `client`, `scheme`, `host` and `url` follow it.
+        deadline: time of the event loop at which the answer is too late
+            (`flowcoro_http.middleware.Deadline`); infinite without one.
     """
 
+    forwarded: Forwarded | None = None
+    deadline: float = math.inf
     # Most requests ask for little of it, so it is here until it is made.
     route: Route | None = None
     path_params: Mapping[str, Any] = MappingProxyType({})
@@ -115,6 +144,8 @@ class RequestHead:
     @property
     def scheme(self) -> str:
         """`http`, `https`, `ws` or `wss`."""
+        if self.forwarded is not None and self.forwarded.scheme:
+            return self.forwarded.scheme
         return self._head.scheme
 
     @property
@@ -124,8 +155,22 @@ class RequestHead:
 
     @property
     def client(self) -> tuple[str, int] | None:
-        """Address and port of the peer, or None where there is no such thing."""
+        """Address and port of the client, or None where there is no such thing."""
+        if self.forwarded is not None and self.forwarded.client is not None:
+            return self.forwarded.client
         return self._head.client
+
+    @property
+    def peer(self) -> tuple[str, int] | None:
+        """Address and port of who is connected: the client, or the nearest proxy."""
+        return self._head.client
+
+    @property
+    def host(self) -> str:
+        """The host, and the port if it is not the scheme's own, as the client sees them."""
+        if self.forwarded is not None and self.forwarded.host:
+            return self.forwarded.host
+        return self.headers.get("host", "localhost")
 
     @property
     def headers(self) -> Headers:
@@ -172,6 +217,24 @@ class RequestHead:
             given = self.headers.get("x-request-id", "")
             self._id = given if _REQUEST_ID.match(given) else uuid.uuid4().hex
         return self._id
+
+    def set_id(self, value: str) -> None:
+        """Set the id.
+
+        Args:
+            value: 1 to 64 letters, digits and `._:-`.
+
+        Raises:
+            ValueError: it has something else.
+        """
+        if not _REQUEST_ID.match(value):
+            raise ValueError(f"a request id has 1 to 64 letters, digits and ._:-, not {value!r}")
+        self._id = value
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until `deadline`, at least 0; infinite without one."""
+        return max(self.deadline - anyio.current_time(), 0.0)
 
     def url_for(self, name: str, /, **params: Any) -> str:
         """Return the path of another route of the application that serves this request.
@@ -244,11 +307,11 @@ class Request(RequestHead):
 
     @property
     def url(self) -> str:
-        """The URL as the client sees it, by the `Host` header; without a fragment."""
+        """The URL as the client sees it, by `host` and `scheme`; without a fragment."""
         query = self._head.query_string.decode("latin-1")
         raw = self._head.raw_path or self.path.encode()
-        host = self.headers.get("host", "localhost")
-        return f"{self.scheme}://{host}{raw.decode('latin-1')}" + (f"?{query}" if query else "")
+        path = raw.decode("latin-1") + (f"?{query}" if query else "")
+        return f"{self.scheme}://{self.host}{path}"
 
     @property
     def last_event_id(self) -> str:
@@ -284,7 +347,7 @@ class Request(RequestHead):
         if self._reading or self._discarded:
             raise RuntimeError("the body of this request was read already")
         self._reading = True
-        self._refuse_declared()
+        self.refuse_declared()
         while (chunk := await self._next_chunk()) is not None:
             yield chunk
 
@@ -341,7 +404,12 @@ class Request(RequestHead):
                 self._chunks.clear()
             await self._pull_once(len(self._chunks), watching=True)
 
-    def _refuse_declared(self) -> None:
+    def refuse_declared(self) -> None:
+        """Refuse a body that says itself that it is too large.
+
+        Raises:
+            HttpError: 413, it is larger than `max_body_bytes`.
+        """
         declared = self.headers.get("content-length", "")
         if declared.isdecimal() and int(declared[:20]) > self.max_body_bytes:
             raise self._too_large()

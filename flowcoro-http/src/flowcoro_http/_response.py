@@ -201,11 +201,6 @@ class Response:
         """Whether the body is streamed."""
         return isinstance(self.body, AsyncIterable)
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether status and header fields are final; those of a file depend on the request."""
-        return not isinstance(self.body, FileBody)
-
     def set_cookie(
         self,
         name: str,

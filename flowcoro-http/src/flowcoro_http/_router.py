@@ -223,6 +223,21 @@ class Router:
 
             self._register(Registered(Route(checked, to_folder, in_schema=False)), {})
 
+    def use(self, *middleware: Middleware) -> None:
+        """Register ready middleware, such as that of `flowcoro_http.middleware`.
+
+        Args:
+            middleware: each stands where its `order` says.
+
+        Raises:
+            TypeError: one is none; a function becomes one by `router.middleware`.
+        """
+        for item in middleware:
+            if not isinstance(item, Middleware):
+                raise TypeError(f"expected Middleware, not {item!r}; see Router.middleware")
+        self.registry.middleware.extend(middleware)
+        Registry.changes += 1
+
     @overload
     def middleware(self, handler: M) -> M: ...
 
