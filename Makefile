@@ -107,7 +107,7 @@ format: $(SETUP) ## Rewrite Python and C++ in the house style
 
 types: $(SETUP) stubs ## Check types (mypy, strict)
 	$(BIN)/mypy
-	for folder in docs/examples/live docs/examples/log docs/examples/files tests/benchmarks tests/free_threaded; do \
+	for folder in docs/examples/live docs/examples/log docs/examples/files docs/examples/http tests/benchmarks tests/free_threaded; do \
 		MYPYPATH=$$folder $(BIN)/mypy $$folder || exit 1; \
 	done
 	MYPYPATH=tests $(BIN)/mypy tests/libraries

@@ -14,11 +14,27 @@ from flowcoro_http import (
     Router,
     WebSocket,
 )
+from flowcoro_http._exchange import AsgiExchange
+from flowcoro_http._types import Message, Receive
 
 MEGABYTE = 1024 * 1024
 
 BACKEND: str | None = None
 """What `serving` serves by unless it is told; see the fixture `backend`."""
+
+
+async def nothing() -> Message:
+    raise AssertionError("nobody is to ask for anything")
+
+
+async def nowhere(message: Message) -> None:
+    raise AssertionError("nobody is to answer")
+
+
+def bare_request(receive: Receive = nothing, **scope: Any) -> Request:
+    """Make a request without a server."""
+    defaults = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    return Request(AsgiExchange({**defaults, **scope}, receive, nowhere))
 
 
 def make_router() -> Router:

@@ -344,9 +344,7 @@ async def test_a_stream_that_fails_is_no_whole(caplog: pytest.LogCaptureFixture)
             await client.get(server.url)
         async with raw(server) as stream:
             await stream.send(b"GET / HTTP/1.1\r\nhost: x\r\naccept-encoding: gzip\r\n\r\n")
-            answer = await read_all(stream)
-            assert b"content-encoding: gzip" in answer
-            assert not answer.endswith(b"0\r\n\r\n")
+            assert not (await read_all(stream)).endswith(b"0\r\n\r\n")
     assert "on purpose" in caplog.text
 
 

@@ -12,7 +12,7 @@ import anyio
 import httpx
 import pytest
 
-from _serving import serving
+from _serving import bare_request, serving
 from flowcoro.testing import cancel_at_each_await
 from flowcoro_http import (
     ClientDisconnected,
@@ -78,7 +78,7 @@ async def read(
         return events.pop(0)
 
     headers = [(b"content-type", content_type.encode("latin-1"))]
-    request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
+    request = bare_request(receive, method="POST", headers=headers)
     answered.append(request)
     if limits is not None:
         request.form_limits = limits
@@ -374,7 +374,7 @@ async def test_a_client_that_leaves_at_any_byte() -> None:
             return events.pop(0)
 
         headers = [(b"content-type", TYPE.encode())]
-        request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
+        request = bare_request(receive, method="POST", headers=headers)
         with pytest.raises(ClientDisconnected):
             await request.form()
 

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 import flowcoro_http.middleware as package
+from _serving import bare_request
 from flowcoro.testing import simulate
 from flowcoro_http import (
     BodyLimit,
@@ -226,7 +227,7 @@ def test_deadlines() -> None:
 
 def test_without_a_deadline_time_is_endless() -> None:
     async def main() -> None:
-        request = Request({"type": "http", "headers": []}, None)  # type: ignore[arg-type]
+        request = bare_request()
         assert request.remaining == math.inf
         request.deadline = anyio.current_time() - 5
         assert request.remaining == 0

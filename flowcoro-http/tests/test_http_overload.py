@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from _serving import bare_request
 from flowcoro.testing import simulate
 from flowcoro_http import HttpError, Overload, Request, Response, Router
 from flowcoro_http.testing import client_for
@@ -19,7 +20,7 @@ Work = Callable[[], Awaitable[None]]
 
 
 def request() -> Request:
-    return Request({"type": "http", "headers": [], "path": "/"}, None)  # type: ignore[arg-type]
+    return bare_request()
 
 
 @dataclass

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from _serving import bare_request
 from flowcoro_http import Request, TrustedProxies, WebSocket
 
 PROXY = "10.0.0.1"
@@ -18,8 +19,7 @@ def seen(
     scheme: str = "http",
 ) -> Request:
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers]
-    scope = {"type": "http", "scheme": scheme, "path": "/p", "headers": raw, "client": peer}
-    request = Request(scope, None)  # type: ignore[arg-type]
+    request = bare_request(scheme=scheme, path="/p", headers=raw, client=peer)
     middleware.apply(request)
     return request
 

@@ -7,6 +7,7 @@ import anyio
 import httpx
 import pytest
 
+from _serving import bare_request
 from flowcoro.testing import simulate
 from flowcoro_http import RateLimit, Request, Router
 from flowcoro_http.middleware import client_key
@@ -131,7 +132,7 @@ async def test_several_policies_and_no_key() -> None:
     ],
 )
 def test_clients_are_told_apart(client: Any, key: str | None) -> None:
-    request = Request({"type": "http", "client": client, "headers": []}, None)  # type: ignore[arg-type]
+    request = bare_request(client=client)
     assert client_key(request) == key
 
 

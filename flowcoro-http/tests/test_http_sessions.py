@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from _serving import bare_request
 from flowcoro_http import Request, Response, Router, Session, Sessions
 from flowcoro_http.middleware import sessions as module
 from flowcoro_http.testing import client_for
@@ -253,7 +254,7 @@ def test_mistakes_are_found_early() -> None:
     with pytest.raises(ValueError, match="forbidden character"):
         Sessions([NEW], path="/;x")
     with pytest.raises(RuntimeError, match="not around this request"):
-        Session.of(Request({"type": "http", "headers": []}, None))  # type: ignore[arg-type]
+        Session.of(bare_request())
 
 
 async def test_it_is_a_dictionary() -> None:

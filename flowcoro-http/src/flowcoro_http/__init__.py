@@ -8,8 +8,8 @@ Layers, each of which may use only those before it:
 2. `_request`, `_form_reader`, `_route`, `_urls`, `_files`, `_response`, `_static`, `_websocket`:
    what handlers see.
 3. `_middleware`, `_mounting`, `_config`, `_markers`, `_annotations`, `_parameters` (signature
-   to plan), `_conversion`, `_form_binding`, `_binding` (request to arguments), `_openapi`: one concern
-   each.
+   to plan), `_conversion`, `_form_binding`, `_binding` (request to arguments), `_openapi`:
+   one concern each.
 4. `middleware/`; `_asgi`: the bound router as an ASGI 3 application; `_router`: what users
    write.
 5. `_backend`, `_sockets`, `_lifespan`, `_gate`, `_server`: listening and serving, with
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from flowcoro_http._routing import RouteConflictError
     from flowcoro_http._server import HttpServer, ServerFailedError
     from flowcoro_http._sockets import ListenError
-    from flowcoro_http._urls import UrlError
     from flowcoro_http._static import StaticFiles
+    from flowcoro_http._urls import UrlError
     from flowcoro_http._websocket import InvalidMessageError, WebSocket
     from flowcoro_http.middleware.body_limit import BodyLimit
     from flowcoro_http.middleware.compression import Compression

@@ -281,7 +281,7 @@ class Application:
                 response = await call(request)
                 if not isinstance(response.body, bytes):
                     await settle(response, request)
-                    render(response, self._encoders, request)
+                    render(response, self.encoders, request)
                 return response
             except Exception as error:  # noqa: BLE001 - logged where it is answered
                 return await self._failed(request, error)
