@@ -29,7 +29,7 @@ QUIETLY := > /dev/null
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-python test-packaging test-free-threaded bench bench-loops soak fuzz \
+.PHONY: help setup demo test test-python test-packaging test-free-threaded bench bench-loops bench-http soak soak-http fuzz \
 	coverage lint format types layering docs native-test native-sanitize native-coverage native-bench \
 	native-cross native-windows stubs wheels clean
 
@@ -91,6 +91,13 @@ bench: $(SETUP) ## Compare with peers (BENCH_OPTIONS=--quick)
 
 soak: $(SETUP) ## Ten million echoes on each kind of transport (half an hour; SOAK_OPTIONS=--help)
 	$(BIN)/python tests/soak/run_soak.py $(SOAK_OPTIONS)
+
+soak-http: $(SETUP) ## Ten million HTTP requests to each kind of server (needs wrk; SOAK_OPTIONS=--help)
+	$(BIN)/python tests/soak/run_http_soak.py $(SOAK_OPTIONS)
+
+bench-http: $(SETUP) ## Compare HTTP servers and clients with peers (installs them; needs wrk and nginx)
+	$(UV) pip install --quiet --python $(BIN)/python --constraint $(CONSTRAINTS) --group bench
+	$(MAKE) bench BENCH_NAMES='http_*'
 
 bench-loops: BENCH_NAMES := loops_*
 bench-loops: bench ## Compare event loops only

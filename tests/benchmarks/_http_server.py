@@ -7,14 +7,21 @@ WORK that it has a way for, in the way that its own documentation shows first.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 TEXT = "Hello, World!"
 WORKS = ("text", "path", "body", "asgi")
+
+
+def peer(name: str) -> Any:
+    """Import a peer, of which nothing is known when it is not installed."""
+    return importlib.import_module(name)
 
 
 def free_port() -> int:
@@ -81,25 +88,22 @@ def flowcoro_router() -> Any:
 
 
 def fastapi_app() -> Any:
-    from fastapi import FastAPI
-    from fastapi.responses import PlainTextResponse
-    from pydantic import BaseModel
-
-    class Item(BaseModel):
+    class Item(peer("pydantic").BaseModel):  # type: ignore[misc]  # a peer's
         name: str
         price: float
         tags: list[str]
         description: str
 
-    app = FastAPI()
+    app = peer("fastapi").FastAPI()
 
-    @app.get("/", response_class=PlainTextResponse)
     async def text() -> str:
         return TEXT
 
-    @app.get("/users/{id}")
     async def user(id: int) -> dict[str, Any]:
         return {"id": id, "name": "Ada"}
+
+    app.get("/", response_class=peer("fastapi.responses").PlainTextResponse)(text)
+    app.get("/users/{id}")(user)
 
     # Its annotation is looked for among the module's names, where Item is none.
     async def item(item: Any) -> dict[str, Any]:
@@ -112,7 +116,8 @@ def fastapi_app() -> Any:
 
 def litestar_app() -> Any:
     import msgspec
-    from litestar import Litestar, MediaType, get, post
+
+    litestar = peer("litestar")
 
     class Item(msgspec.Struct):
         name: str
@@ -120,11 +125,9 @@ def litestar_app() -> Any:
         tags: list[str]
         description: str
 
-    @get("/", media_type=MediaType.TEXT)
     async def text() -> str:
         return TEXT
 
-    @get("/users/{id:int}")
     async def user(id: int) -> dict[str, Any]:
         return {"id": id, "name": "Ada"}
 
@@ -133,10 +136,15 @@ def litestar_app() -> Any:
 
     item.__annotations__["data"] = Item
     item.__annotations__["return"] = dict[str, Any]
-    return Litestar([text, user, post("/items")(item)], openapi_config=None)
+    routes = [
+        litestar.get("/", media_type=litestar.MediaType.TEXT)(text),
+        litestar.get("/users/{id:int}")(user),
+        litestar.post("/items")(item),
+    ]
+    return litestar.Litestar(routes, openapi_config=None)
 
 
-APPS = {
+APPS: dict[str, Callable[[], Any]] = {
     "router": flowcoro_router,
     "fastapi": fastapi_app,
     "litestar": litestar_app,
@@ -173,36 +181,32 @@ def serve_hypercorn(app: Any) -> None:
 
 
 def serve_uvicorn(app: Any) -> None:
-    import uvicorn
-
     port = free_port()
     announce(port)
-    uvicorn.run(app, port=port, loop="uvloop", http="httptools", log_level="error")
+    peer("uvicorn").run(app, port=port, loop="uvloop", http="httptools", log_level="error")
 
 
 def serve_granian(kind: str, app: str) -> None:
-    from granian import Granian
-    from granian.constants import Interfaces
-
     port = free_port()
     announce(port)
-    interface = Interfaces.RSGI if kind == "rsgi" else Interfaces.ASGI
-    Granian(
-        f"_http_server:{app}", port=port, interface=interface, workers=1, log_enabled=False
+    peer("granian").Granian(
+        f"_http_server:{app}",
+        port=port,
+        interface=peer("granian.constants").Interfaces(kind),
+        workers=1,
+        log_enabled=False,
     ).serve()
 
 
 def serve_socketify() -> None:
-    from socketify import App
-
-    app = App()
+    app = peer("socketify").App()
 
     async def text(response: Any, request: Any) -> None:
         response.end(TEXT)
 
     app.get("/", text)
     port = free_port()
-    app.listen(port, lambda config: announce(port))
+    app.listen(port, lambda _: announce(port))
     app.run()
 
 

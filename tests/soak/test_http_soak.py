@@ -1,0 +1,24 @@
+"""The soak of the HTTP server in short; see `test_soak.py`."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from run_http_soak import APPS, soak
+from test_soak import check
+
+from flowcoro import reactor
+
+# Buffers and caches that an exceptional moment brings; 30,000 requests that lose 10 bytes each
+# lose more.
+FEW_BYTES = 256 * 1024
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="NOT TESTED: there is no wrk")
+@pytest.mark.parametrize("app", APPS)
+@pytest.mark.parametrize("reactor_name", reactor.available())
+def test_many_requests(reactor_name: str, app: str) -> None:
+    measured = soak(reactor_name, app, 30_000, 1)
+    assert measured["count"] >= 30_000
+    check(measured, few_bytes=FEW_BYTES)
