@@ -47,6 +47,14 @@ inline constexpr Refusal bad_chunk_end{400, "a chunk is not as long as its size 
 inline constexpr Refusal bad_trailer{400, "a trailer field is none, or may be no trailer"};
 inline constexpr Refusal large_trailers{431, "the trailer fields are too long"};
 
+// Of responses; what a gateway would say of them.
+inline constexpr Refusal bad_status_line{502, "the status line is not HTTP/1.1 STATUS REASON"};
+inline constexpr Refusal long_status_line{502, "the status line is too long"};
+inline constexpr Refusal other_response_version{
+    502, "the response's version is neither HTTP/1.1 nor HTTP/1.0"};
+inline constexpr Refusal many_interims{502, "there are too many interim responses"};
+inline constexpr Refusal unwanted_upgrade{502, "the connection was upgraded without a wish for it"};
+
 }  // namespace refusals
 
 }  // namespace flowcoro_http
