@@ -144,6 +144,13 @@ class MutableHeaders(Headers):
         if name not in self:
             self.add(name, value)
 
+    def add_unless(self, field: tuple[bytes, bytes]) -> None:
+        """Add a field that is known to be right, unless there is one of its name."""
+        for name, _ in self._raw:
+            if name == field[0]:
+                return
+        self._raw.append(field)
+
     def __setitem__(self, name: str, value: str) -> None:
         field = _checked(name, value)
         self._raw = [item for item in self._raw if item[0] != field[0]]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from flowcoro_http._encoding import EncoderSet
+from flowcoro_http._encoding import JSON, EncoderSet
 from flowcoro_http._events import EVENT_STREAM, EventStream
 from flowcoro_http._files import Disposition, FileBody, content_disposition, content_type_of
 from flowcoro_http._multi import HeaderSource, MutableHeaders
@@ -27,6 +27,9 @@ _COOKIE_ATTRIBUTE = re.compile(r"[\x20-\x3a\x3c-\x7e]*\Z")
 TEXT = "text/plain; charset=utf-8"
 HTML = "text/html; charset=utf-8"
 BYTES = "application/octet-stream"
+_TEXT = (b"content-type", TEXT.encode())
+_BYTES = (b"content-type", BYTES.encode())
+_JSON = (b"content-type", JSON.content_type.encode())
 
 
 class Response:
@@ -277,19 +280,22 @@ def render(response: Response, encoders: EncoderSet, request: Request) -> None:
     body = response.body
     if isinstance(body, bytes):
         if body:
-            response.headers.setdefault("content-type", BYTES)
+            response.headers.add_unless(_BYTES)
     elif body is None:
         response.body = b""
     elif isinstance(body, str):
         response.body = body.encode()
-        response.headers.setdefault("content-type", TEXT)
+        response.headers.add_unless(_TEXT)
     elif isinstance(body, bytearray | memoryview):
         response.body = bytes(body)
-        response.headers.setdefault("content-type", BYTES)
+        response.headers.add_unless(_BYTES)
     elif not isinstance(body, AsyncIterable | FileBody):
         encoder = encoders.choose(body, lambda: request.headers.get("accept", ""))
         response.body = encoder.encode(body)
-        response.headers.setdefault("content-type", encoder.content_type)
+        if encoder is JSON:
+            response.headers.add_unless(_JSON)
+        else:
+            response.headers.setdefault("content-type", encoder.content_type)
 
 
 async def settle(response: Response, request: Request) -> None:
