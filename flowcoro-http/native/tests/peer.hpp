@@ -159,6 +159,9 @@ class Peer final : public Wire, public Responder {
 
     [[nodiscard]] bool is_paused() const { return paused_; }
 
+    // Whether the body of the request has come; within on_request and after it.
+    [[nodiscard]] bool has_body() const { return !reading_; }
+
     [[nodiscard]] bool is_lost() const { return lost_; }
 
     [[nodiscard]] std::size_t requests() const { return requests_; }

@@ -307,6 +307,17 @@ TEST(who_takes_nothing_of_an_echo) {
     }
 }
 
+TEST(who_has_sent_all_and_takes_nothing) {
+    Shared shared;
+    Peer peer(shared);
+    peer.takes = false;
+    peer.send(chunked + "1\r\na\r\n");
+    peer.start();
+    CHECK(peer.http.write(std::string(2000, 'x')));
+    peer.send("0\r\n\r\n");
+    CHECK(seconds_until_over(shared, peer) == 30 && peer.state() == "aborted");
+}
+
 TEST(who_takes_nothing_of_the_last_response) {
     for (const std::string& request : {get, std::string("GET / HTTP/1.0\r\n\r\n")}) {
         Shared shared;

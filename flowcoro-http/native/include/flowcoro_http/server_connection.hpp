@@ -244,7 +244,7 @@ class ServerConnection : public Deadlines::Waiting {
     void pause_body() noexcept {
         pause(Paused::for_body);
         if (wait() == Wait::body) {
-            wire_.is_full() ? wait_to_send() : wait_for(Wait::none);
+            wait_for_taker();
         }
     }
 
@@ -435,6 +435,9 @@ class ServerConnection : public Deadlines::Waiting {
         unsent_ = wire_.unsent();
         wait_for(Wait::sending);
     }
+
+    // Nothing is to come of the peer, but it may have something to take.
+    void wait_for_taker() noexcept { wire_.is_full() ? wait_to_send() : wait_for(Wait::none); }
 
     [[nodiscard]] std::size_t unsent_while_waiting() const noexcept {
         return wait() == Wait::sending ? wire_.unsent() : 0;
@@ -648,11 +651,7 @@ class ServerConnection : public Deadlines::Waiting {
     std::size_t take_body(std::string_view bytes) {
         if (input_ == Input::unwanted) {
             linger_on();
-            unwanted_ += bytes.size();
-            if (unwanted_ > shared_.limits.unwanted && input_ == Input::unwanted) {
-                linger();
-            }
-            if (input_ != Input::unwanted) {
+            if (input_ == Input::closed) {
                 return bytes.size();
             }
         } else if (!is_paused(Paused::for_body)) {
@@ -677,13 +676,18 @@ class ServerConnection : public Deadlines::Waiting {
             body_left_ -= taken;
             over = body_left_ == 0;
         }
-        const bool wanted = input_ == Input::body;
-        if (wanted && !piece.empty()) {
+        if (input_ == Input::unwanted) {
+            unwanted_ += taken;
+            if (unwanted_ > shared_.limits.unwanted) {
+                linger();
+                return bytes.size();
+            }
+        } else if (!piece.empty()) {
             responder_.body(piece);
         }
         // The response may have been completed by it, or the connection broken off.
         if (over && (input_ == Input::body || input_ == Input::unwanted)) {
-            wait_for(Wait::none);
+            wait_for_taker();
             const bool answered = input_ == Input::unwanted || output_ == Output::none;
             input_ = Input::over;
             if (answered) {
