@@ -1,6 +1,7 @@
 // Connections: requests in, responses out, and whether the next one may follow.
 #include "flowcoro_http/server_connection.hpp"
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -407,6 +408,28 @@ TEST(only_so_much_is_held) {
         peer.settle();
     }
     CHECK(!peer.is_paused() && shared.held == 0 && peer.requests() == 101);
+}
+
+TEST(who_takes_no_responses_gets_no_more) {
+    Shared shared;
+    shared.limits.held = 100;
+    Peer peer(shared);
+    peer.takes = false;
+    peer.on_request = [](Peer& to) { to.respond(std::string(400, 'x')); };
+    std::string many;
+    for (int i = 0; i < 100; ++i) {
+        many += get;
+    }
+    peer.send(many + "GET /");
+    CHECK(peer.requests() == 3 && peer.unsent() < 1500 && peer.is_paused());
+    peer.send(" HTTP/1.1\r\nHost: a\r\n\r\n");
+    std::size_t most = 0;
+    for (int i = 0; i < 200; ++i) {
+        peer.take(300);
+        most = std::max(most, peer.unsent());
+    }
+    CHECK(peer.requests() == 101 && most < 1500 && !peer.is_paused() && shared.held == 0);
+    CHECK(peer.state() == "open");
 }
 
 TEST(memory_has_an_end) {

@@ -8,7 +8,8 @@
 // --------
 //   Requests are told one at a time: the next one when the response of the last is complete and its
 //   body has come, so answers are in order whatever the peer sends ahead. What it sends ahead is
-//   held, up to Limits::held; then nothing is read.
+//   held, up to Limits::held; then nothing is read. Nor is the next one told while the peer does
+//   not take the responses to those before: they would pile up.
 //
 //   input_      what the next byte is of.
 //   output_     where the response is that is under way.
@@ -188,6 +189,9 @@ class ServerConnection : public Deadlines::Waiting {
             }
         }
         responder_.writable();
+        if (input_ == Input::idle) {
+            tell_behind();
+        }
     }
 
     // From Deadlines.
@@ -516,9 +520,14 @@ class ServerConnection : public Deadlines::Waiting {
     void hold(std::string_view bytes) {
         held_.append(bytes);
         shared_.held += bytes.size();
-        if (input_ == Input::over && held_.size() > shared_.limits.held) {
+        if (must_wait() && held_.size() > shared_.limits.held) {
             pause(Paused::for_held);
         }
+    }
+
+    // Whether the next request is not to be told yet.
+    [[nodiscard]] bool must_wait() const noexcept {
+        return input_ == Input::over || (input_ == Input::idle && wire_.is_full());
     }
 
     void take_held() {
@@ -534,7 +543,7 @@ class ServerConnection : public Deadlines::Waiting {
         } else {
             held_.erase(0, taken);
         }
-        if (held_.size() <= shared_.limits.held / 2 || input_ != Input::over) {
+        if (held_.size() <= shared_.limits.held / 2 || !must_wait()) {
             resume(Paused::for_held);
         }
     }
@@ -577,6 +586,9 @@ class ServerConnection : public Deadlines::Waiting {
 
     // 0: it is not complete.
     std::size_t take_head(std::string_view bytes) {
+        if (must_wait()) {
+            return 0;
+        }
         RequestHead& parser = partial_ != nullptr ? *partial_ : shared_.parser;
         if (partial_ == nullptr) {
             parser.restart();
