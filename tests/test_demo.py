@@ -123,7 +123,11 @@ def test_the_pages_work_in_a_browser(live: str, tmp_path: Path) -> None:
         assert os.environ.get("CI") != "true", "CI has no Chromium"
         pytest.skip("NOT TESTED: there is no Chromium on this machine")
     httpx.post(f"{live}/api/notes", json={"text": "seen in a browser"}).raise_for_status()
-    for path, expected in (("/", "seen in a browser"), ("/status", "flowcoro-observability")):
+    for path, expected in (
+        ("/", "seen in a browser"),
+        ("/status", "flowcoro-observability"),
+        ("/docs#notes-post-_api_notes", "length ≤ 2000"),  # what JavaScript made of the document
+    ):
         dom = subprocess.run(
             [
                 BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",

@@ -16,6 +16,7 @@ from flowcoro.errors import FlowcoroError
 from flowcoro_http._asgi import Application, Endpoint, Mount
 from flowcoro_http._binding import Binder
 from flowcoro_http._config import Limits
+from flowcoro_http._docs_page import docs_routes
 from flowcoro_http._encoding import JSON, EncoderSet, ResponseEncoder
 from flowcoro_http._middleware import Middleware
 from flowcoro_http._openapi import build_openapi
@@ -71,6 +72,7 @@ class Assembly:
         encoders: Sequence[ResponseEncoder],
         about: About,
         document_path: str | None,
+        docs_path: str | None,
     ) -> Application:
         """Put the application together; see `Router.bind` for arguments and errors."""
         registry = self._registry
@@ -96,6 +98,9 @@ class Assembly:
                 self._table.add(PathTemplate.parse(template), ANY_METHOD, mount)
         if document_path is not None:
             self._add_document(application, document_path, about)
+            if docs_path is not None:
+                for route in docs_routes(docs_path, document_path, about.title):
+                    self._add_own(application, route)
         return application
 
     def _add(self, application: Application, flat: FlatRoute) -> None:
@@ -137,12 +142,15 @@ class Assembly:
         async def openapi() -> Response:
             return Response(content, content_type="application/json")
 
-        route = Route(path, openapi, in_schema=False)
+        self._add_own(application, Route(path, openapi, in_schema=False))
+
+    def _add_own(self, application: Application, route: Route) -> None:
+        """Add a route of ours, unless the user serves something there."""
         endpoint = self._endpoint(FlatRoute(Registered(route), route, (self._registry,)))
         try:
-            self._table.add(PathTemplate.parse(path), "GET", endpoint)
+            self._table.add(PathTemplate.parse(route.path), "GET", endpoint)
         except RouteConflictError:
-            return  # the user serves a document of their own there
+            return
         application.compile(endpoint, ())
         self._endpoints.append(endpoint)
 

@@ -64,6 +64,8 @@ class HttpConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many header fields a request may have, then 431 (`native`)."""
     openapi: bool = True
     """Whether routers serve their OpenAPI document."""
+    docs: bool = True
+    """Whether routers serve a page that shows the document, at `/docs`."""
     access_log: bool = False
     """Whether each request is logged, by `flowcoro.http.access`."""
     backlog: Annotated[int, msgspec.Meta(ge=1)] = 1024

@@ -176,10 +176,14 @@ def _path_parameters(plan: Plan, template: PathTemplate, schemas: _Schemas) -> l
     found = []
     for parameter in template.parameters:
         if parameter.name in planned:
-            found.append(_parameter(planned[parameter.name], schemas))
-            continue
-        schema = msgspec.json.schema(parameter.converter.type)
-        found.append({"name": parameter.name, "in": "path", "required": True, "schema": schema})
+            described = _parameter(planned[parameter.name], schemas)
+        else:
+            schema = msgspec.json.schema(parameter.converter.type)
+            described = {"name": parameter.name, "in": "path", "required": True, "schema": schema}
+        if parameter.converter.name == "path":
+            # OpenAPI has no word for a parameter that may have slashes.
+            described["x-flowcoro-slashes"] = True
+        found.append(described)
     return found
 
 

@@ -77,6 +77,7 @@ class Router:
         version: of the API, for the OpenAPI document.
         description: of the API, for the OpenAPI document.
         openapi: the path of the OpenAPI document; None for no document.
+        docs: the path of the page that shows the document; None for no page.
         tags: OpenAPI tags of every route.
         max_body_bytes: the largest body of every route; the server's limit when None.
     """
@@ -89,6 +90,7 @@ class Router:
         version: str = "0.1.0",
         description: str = "",
         openapi: str | None = "/openapi.json",
+        docs: str | None = "/docs",
         tags: Sequence[str] = (),
         max_body_bytes: int | None = None,
     ) -> None:
@@ -96,6 +98,7 @@ class Router:
         self.version = version
         self.description = description
         self.openapi_path = openapi
+        self.docs_path = docs
         self.registry = Registry(_checked_prefix(prefix), tuple(tags), max_body_bytes)
         self._application: Application | None = None
         self._revision = -1
@@ -361,6 +364,7 @@ class Router:
         encoders: Sequence[ResponseEncoder] = (JSON,),
         limits: Limits | None = None,
         openapi: bool = True,
+        docs: bool = True,
     ) -> Application:
         """Make the application that serves these routes; this router does not change.
 
@@ -372,15 +376,17 @@ class Router:
             encoders: encode what handlers return.
             limits: for what no router or route sets.
             openapi: whether to serve the document at the router's `openapi` path.
+            docs: whether to serve the page that shows it at the router's `docs` path.
 
         Raises:
             ParameterError: a handler's parameter cannot be filled.
             DependencyError: nothing, or too much, provides what one asks for.
             RouteConflictError: two of the router's routes have one path and method.
         """
+        prefix = self.registry.prefix
         path = None
         if openapi and self.openapi_path is not None:
-            path = self.registry.prefix + self.openapi_path
+            path = prefix + self.openapi_path
         assembly = Assembly(self.registry, dependencies or Dependencies(), limits or Limits())
         return assembly.application(
             routes=routes,
@@ -388,6 +394,7 @@ class Router:
             encoders=encoders,
             about=About(self.title, self.version, self.description),
             document_path=path,
+            docs_path=prefix + self.docs_path if docs and self.docs_path is not None else None,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -257,7 +257,9 @@ class HttpServer(Component):
 
     def _stand_alone(self) -> ASGIApp:
         if isinstance(self.app, Router):
-            return self.app.bind(limits=self._config.limits(), openapi=self._config.openapi)
+            return self.app.bind(
+                limits=self._config.limits(), openapi=self._config.openapi, docs=self._config.docs
+            )
         return self.app
 
     def _bind(self, router: Router, context: Context) -> Application:
@@ -280,6 +282,7 @@ class HttpServer(Component):
             encoders=encoders,
             limits=self._config.limits(),
             openapi=self._config.openapi,
+            docs=self._config.docs,
         )
 
     def _find_backend(self) -> ServerBackend:
