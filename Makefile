@@ -207,6 +207,12 @@ native-cross: $(SETUP) ## Compile the native core for macOS and FreeBSD (by zig'
 		--python $(BIN)/python --constraint $(CONSTRAINTS) ziglang
 	$(BIN)/python core/native/cross/compile.py
 
+wheels: $(SETUP) ## Build every wheel and source distribution into dist/
+	for each in $(DISTRIBUTIONS); do \
+		$(UV) build --quiet --python $(BIN)/python --build-constraints $(CONSTRAINTS) \
+			--out-dir dist $$each || exit 1; \
+	done
+
 layering: $(SETUP) ## Check who imports whom
 	$(BIN)/pytest -q tests/test_layering.py
 

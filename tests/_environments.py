@@ -10,11 +10,22 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["ROOT", "SUPPORTED", "build_wheels", "find_python", "make_environment", "run"]
+__all__ = [
+    "CONSTRAINTS",
+    "NATIVE",
+    "ROOT",
+    "SUPPORTED",
+    "build",
+    "build_all",
+    "find_python",
+    "make_environment",
+    "run",
+]
 
 ROOT = Path(__file__).resolve().parents[1]
 SUPPORTED = ("3.11", "3.12", "3.13")
-DISTRIBUTIONS = ("core", "flowcoro-http", "flowcoro-db", "plugins/flowcoro-observability")
+NATIVE = ("core", "flowcoro-http")
+PURE = ("flowcoro-db", "plugins/flowcoro-observability")
 CONSTRAINTS = ROOT / ".ci" / "constraints.txt"
 
 
@@ -62,14 +73,24 @@ def find_python(version: str) -> str | None:
     return next((p for p in candidates if p and _is(version, p)), None)
 
 
-def build_wheels(into: Path, python: str, distributions: tuple[str, ...] = DISTRIBUTIONS) -> Path:
-    """Build wheels, each in an isolated environment."""
+def build(into: Path, python: str, distributions: tuple[str, ...], *options: str) -> Path:
+    """Build distributions, each in an isolated environment.
+
+    Without an option that is the source distribution, and the wheel out of that, which is
+    unpacked in uv's cache: nothing of this checkout is beside it. `--wheel` builds the wheel
+    from the checkout.
+    """
     for distribution in distributions:
         run(
-            "uv", "build", "--quiet", "--wheel", "--python", python,
+            "uv", "build", "--quiet", *options, "--python", python,
             "--build-constraints", CONSTRAINTS, "--out-dir", into, ROOT / distribution,
         )  # fmt: skip
     return into
+
+
+def build_all(into: Path, python: str) -> Path:
+    """Build everything, as it is published."""
+    return build(into, python, (*NATIVE, *PURE))
 
 
 def make_environment(folder: Path, python: str) -> Path:

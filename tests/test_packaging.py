@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import tarfile
 import time
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,9 +20,11 @@ import pytest
 
 from _environments import (
     CONSTRAINTS,
+    NATIVE,
     ROOT,
     SUPPORTED,
-    build_wheels,
+    build,
+    build_all,
     find_python,
     make_environment,
     run,
@@ -41,7 +44,19 @@ def python() -> str:
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory, python: str) -> Path:
-    return build_wheels(tmp_path_factory.mktemp("wheels"), python)
+    """Every wheel for `python`, with the source distributions that they were built from."""
+    return build_all(tmp_path_factory.mktemp("wheels"), python)
+
+
+@pytest.fixture(scope="session")
+def native_wheels(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Gives the native wheels for an interpreter, from the checkout; built when first asked for."""
+
+    @functools.cache
+    def built(python: str) -> Path:
+        return build(tmp_path_factory.mktemp("native"), python, NATIVE, "--wheel")
+
+    return built
 
 
 @contextmanager
@@ -155,13 +170,41 @@ def test_everything_runs_the_demo_from_wheels(tmp_path: Path, wheels: Path, pyth
                 assert b"http_server_request_duration_seconds_count" in metrics.read()
 
 
+SERVES = """
+import anyio, flowcoro
+from flowcoro_http import HttpServer, Router
+from flowcoro_http.servers.native import NATIVE
+
+router = Router()
+
+@router.get("/")
+async def hello() -> str:
+    return "hello"
+
+async def main():
+    async with HttpServer(router, host="127.0.0.1", port=0, backend=NATIVE) as server:
+        async with await anyio.connect_tcp("127.0.0.1", server.port) as stream:
+            await stream.send(b"GET / HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\n\\r\\n")
+            answer = b"".join([piece async for piece in stream]).decode()
+    print(answer.split()[1], answer.split()[-1])
+
+flowcoro.run(main())
+"""
+
+
 @pytest.mark.parametrize("version", SUPPORTED)
-def test_the_native_wheel_works_on_every_python(version: str, tmp_path: Path, wheels: Path) -> None:
+def test_the_native_wheels_work_on_every_python(
+    version: str,
+    tmp_path: Path,
+    wheels: Path,
+    python: str,
+    native_wheels: Callable[[str], Path],
+) -> None:
     found = find_python(version)
     if found is None:
         assert os.environ.get("CI") != "true", f"CI has no Python {version}"
         pytest.skip(f"NOT TESTED: there is no Python {version} on this machine")
-    built = build_wheels(tmp_path / "wheels", found, ("core",))
+    built = wheels if found == python else native_wheels(found)
     binaries = make_environment(tmp_path / "venv", found)
     run(
         binaries / "pip", "install", "--quiet", "--constraint", CONSTRAINTS,
@@ -172,6 +215,7 @@ def test_the_native_wheel_works_on_every_python(version: str, tmp_path: Path, wh
         "assert q.try_put(1) and q.try_get() == 1; print('native', q.capacity)"
     )
     assert "native 2" in run(binaries / "python", "-c", code)
+    assert "200 hello" in run(binaries / "python", "-c", SERVES)
     assert json.loads(run(binaries / "flowcoro", "doctor", "--json", cwd=tmp_path))["healthy"]
     tests = ROOT / "core" / "tests" / "test_lockfree.py"
     assert " passed" in run(
@@ -219,33 +263,66 @@ def test_extensions_are_built_against_the_wheel(tmp_path: Path, wheels: Path, py
     assert "Hello from a worker" in run(program / "build" / "hello")
 
 
+def contents(archive: Path) -> list[str]:
+    """The files of a wheel, or of a source distribution without its outermost folder."""
+    if archive.suffix == ".whl":
+        names = zipfile.ZipFile(archive).namelist()
+    else:
+        with tarfile.open(archive) as tar:
+            names = [each.name.partition("/")[2] for each in tar if each.isfile()]
+    return sorted(names)
+
+
+def of_any_python(wheel: Path) -> list[str]:
+    """The files of a wheel, an extension's by the name that it is imported by."""
+    names = (re.sub(r"\.cpython-\d+[\w-]*(?=\.so$)", "", name) for name in contents(wheel))
+    return sorted(name for name in names if not name.endswith("RECORD"))
+
+
+@pytest.mark.parametrize("distribution", NATIVE)
 def test_the_source_distribution_builds_the_same_wheel(
-    tmp_path: Path, wheels: Path, python: str
+    distribution: str, wheels: Path, python: str, native_wheels: Callable[[str], Path]
 ) -> None:
-    run(
-        "uv", "build", "--quiet", "--sdist", "--python", python, "--build-constraints",
-        CONSTRAINTS, "--out-dir", tmp_path, ROOT / "core",
-    )  # fmt: skip
-    (archive,) = tmp_path.glob("flowcoro-*.tar.gz")
-    with tarfile.open(archive) as tar:
-        names = tar.getnames()
-        tar.extractall(tmp_path / "source", filter="data")
-    assert not [name for name in names if "/build/" in name or name.endswith(".so")]
-    (source,) = (tmp_path / "source").iterdir()
-    again = build_wheels(tmp_path / "again", python, (str(source),))
-    (ours,) = wheels.glob("flowcoro-0*.whl")
-    (theirs,) = again.glob("flowcoro-0*.whl")
-    contents = [
-        sorted(name for name in zipfile.ZipFile(w).namelist() if not name.endswith("RECORD"))
-        for w in (ours, theirs)
-    ]
-    assert contents[0] == contents[1]
-    assert any(name.endswith("_demo/app.py") for name in contents[0])
-    assert any(name.endswith("_native.pyi") for name in contents[0])
-    assert "flowcoro/_include/flowcoro/native_api.h" in contents[0]
-    assert "flowcoro/_include/flowcoro/transport/protocol.h" in contents[0]
-    assert "flowcoro/_cmake/flowcoroConfig.cmake" in contents[0]
+    """As the checkout does: of another Python if there is one, since that has been built."""
+    name = {"core": "flowcoro"}.get(distribution, distribution).replace("-", "_")
+    others = (found for version in SUPPORTED if (found := find_python(version)) is not None)
+    other = next((found for found in others if found != python), python)
+    (source,) = wheels.glob(f"{name}-0*.tar.gz")
+    assert not [n for n in contents(source) if n.startswith(("build/", "native/build/"))]
+    assert not [n for n in contents(source) if n.endswith((".so", ".o"))]
+    (ours,) = wheels.glob(f"{name}-0*.whl")
+    (theirs,) = native_wheels(other).glob(f"{name}-0*.whl")
+    assert of_any_python(ours) == of_any_python(theirs)
+
+
+def test_the_wheel_of_core_has_what_others_build_with(wheels: Path) -> None:
+    (wheel,) = wheels.glob("flowcoro-0*.whl")
+    names = contents(wheel)
+    assert "flowcoro/_demo/app.py" in names
+    assert "flowcoro/_native.pyi" in names
+    assert "flowcoro/py.typed" in names
+    assert "flowcoro/_include/flowcoro/native_api.h" in names
+    assert "flowcoro/_include/flowcoro/transport/protocol.h" in names
+    assert "flowcoro/_cmake/flowcoroConfig.cmake" in names
     headers = sorted(str(p.relative_to(INCLUDE)) for p in INCLUDE.rglob("*.h*"))
-    installed = [n.removeprefix("flowcoro/_include/") for n in contents[0] if "/_include/" in n]
+    installed = [n.removeprefix("flowcoro/_include/") for n in names if "/_include/" in n]
     assert installed == headers
-    assert any(name.endswith("licenses/LICENSE") for name in contents[0])
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_the_wheel_of_http_has_its_extension_and_no_sources(wheels: Path) -> None:
+    (source,) = wheels.glob("flowcoro_http-0*.tar.gz")
+    # In the checkout it is beside this distribution.
+    assert "core/include/flowcoro/native_api.h" in contents(source)
+    (wheel,) = wheels.glob("flowcoro_http-0*.whl")
+    package = ROOT / "flowcoro-http" / "src"
+    expected = {
+        str(p.relative_to(package))
+        for p in package.rglob("*")
+        if p.suffix in {".py", ".pyi"} or p.name == "py.typed"
+    }
+    assert {"flowcoro_http/_native.pyi", "flowcoro_http/py.typed"} < expected
+    found = {name for name in of_any_python(wheel) if ".dist-info/" not in name}
+    assert found == {*expected, "flowcoro_http/_native.so"}
+    metadata = [name for name in contents(wheel) if ".dist-info/" in name]
+    assert any(name.endswith("licenses/LICENSE") for name in metadata)
