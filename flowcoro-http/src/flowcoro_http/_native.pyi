@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Generic, TypeVar, final
+from types import GenericAlias
+from typing import Any, Generic, Self, TypeVar, final
 
-V_co = TypeVar("V_co", covariant=True)
+_V_co = TypeVar("_V_co", covariant=True)
 
 @final
 class Ready:
@@ -122,12 +123,13 @@ class StreamProtocol(asyncio.Protocol):
     """An asyncio protocol: a server's side of one connection."""
 
 @final
-class Match(Generic[V_co]):
+class Match(Generic[_V_co]):
     """What a path led to."""
 
-    def __init__(self, value: V_co, raw: Mapping[str, str], params: Mapping[str, Any]) -> None: ...
+    def __new__(cls, value: _V_co, raw: Mapping[str, str], params: Mapping[str, Any]) -> Self: ...
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
     @property
-    def value(self) -> V_co: ...
+    def value(self) -> _V_co: ...
     @property
     def raw(self) -> Mapping[str, str]: ...
     @property
@@ -137,9 +139,7 @@ class Match(Generic[V_co]):
 class RouteTable:
     """Finds what was added for a method and a path."""
 
-    def __init__(
-        self, miss: Callable[[frozenset[str]], Any], malformed: type[Exception]
-    ) -> None: ...
+    def __new__(cls, miss: Callable[[frozenset[str]], Any], malformed: type[Exception]) -> Self: ...
     def add(
         self,
         segments: tuple[str | tuple[str, str, str], ...],
