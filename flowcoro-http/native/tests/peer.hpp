@@ -115,6 +115,9 @@ class Peer final : public Wire, public Responder {
         settle();
     }
 
+    // All that has been sent since received() was last called, the Date included.
+    [[nodiscard]] const std::string& everything() const { return sent_; }
+
     // What is due to happen by itself.
     void settle() {
         while (!lost_) {
@@ -217,6 +220,7 @@ class Peer final : public Wire, public Responder {
         require(!under_way_, "a request was told before the last one was over");
         require(!http.has_begun() && !http.is_complete() && http.is_busy(), "no response is due");
         require(!shut_ && !closed_ && !aborted_, "a request was told behind the end");
+        require(!full_, "a request was told whose response nobody would take");
         under_way_ = true;
         reading_ = !whole;
         ++requests_;

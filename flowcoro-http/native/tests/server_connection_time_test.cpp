@@ -144,6 +144,20 @@ TEST(what_a_peer_expects) {
     CHECK(seconds_until_over(shared, peer) == 20 && peer.state() == "shut");
 }
 
+TEST(what_a_peer_expects_behind_its_response) {
+    Shared shared;
+    Peer peer(shared);
+    peer.send(expecting);
+    peer.start();
+    peer.received();
+    CHECK(seconds_until_over(shared, peer) == -1);
+    peer.http.want_body();
+    shared.pass(19 * second);
+    peer.http.want_body();
+    CHECK(peer.received().empty());
+    CHECK(seconds_until_over(shared, peer) == 1 && peer.told() == "POST / <gone ");
+}
+
 TEST(what_a_peer_expects_and_does_not_wait_for) {
     Shared shared;
     Peer peer(shared);

@@ -235,11 +235,17 @@ class ServerConnection : public Deadlines::Waiting {
 
     [[nodiscard]] int minor_version() const noexcept { return minor_; }
 
-    // The body is wanted: a peer that waits for a 100 (Continue) gets it.
+    // The body is wanted: a peer that waits for a 100 (Continue) gets it, unless its response has
+    // begun, which tells as much. From now on it may be late.
     void want_body() noexcept {
-        if (expects_continue_ && output_ == Output::pending && input_ == Input::body) {
+        if (!expects_continue_ || input_ != Input::body) {
+            return;
+        }
+        if (output_ == Output::pending) {
             expects_continue_ = false;
             wire_.write("HTTP/1.1 100 Continue\r\n\r\n");
+            wait_for(Wait::body);
+        } else if (wait() == Wait::none) {
             wait_for(Wait::body);
         }
     }
