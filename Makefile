@@ -188,10 +188,11 @@ native-bench: $(SETUP) ## Measure the native core (release build)
 		if [ -x $$bench ]; then $$bench $(BENCH_OPTIONS); fi
 
 fuzz: ## Fuzz what reads the network's bytes (needs clang; FUZZ_RUNS=10000000)
-	mkdir -p build/fuzz/found build/fuzz/found-responses build/fuzz/found-routes
-	for subject in requests responses routes; do \
+	for found in '' -responses -connection -routes; do mkdir -p build/fuzz/found$$found; done
+	for subject in requests responses connection routes; do \
 		clang++ -std=c++20 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-			-I flowcoro-http/native/include flowcoro-http/native/fuzz/$${subject}_fuzz.cpp \
+			-I flowcoro-http/native/include -I flowcoro-http/native/tests \
+			flowcoro-http/native/fuzz/$${subject}_fuzz.cpp \
 			-o build/fuzz/$${subject}_fuzz || exit 1; \
 	done
 	cd build/fuzz && ./requests_fuzz -runs=$(FUZZ_RUNS) -max_len=4096 -print_final_stats=1 \
@@ -200,6 +201,8 @@ fuzz: ## Fuzz what reads the network's bytes (needs clang; FUZZ_RUNS=10000000)
 	cd build/fuzz && ./responses_fuzz -runs=$(FUZZ_RUNS) -max_len=4096 -print_final_stats=1 \
 		-dict=$(CURDIR)/flowcoro-http/native/fuzz/http.dict found-responses \
 		$(CURDIR)/flowcoro-http/native/fuzz/corpus-responses
+	cd build/fuzz && ./connection_fuzz -runs=$(FUZZ_RUNS) -max_len=512 -print_final_stats=1 \
+		-dict=$(CURDIR)/flowcoro-http/native/fuzz/http.dict found-connection
 	cd build/fuzz && ./routes_fuzz -runs=$(FUZZ_RUNS) -max_len=128 -print_final_stats=1 found-routes
 
 native-cross: $(SETUP) ## Compile the native core for macOS and FreeBSD (by zig's clang)

@@ -277,8 +277,7 @@ class Run {
     void end() {
         Asked& asked = asked_.back();
         const bool is_due = peer_->http.has_begun() && !peer_->http.is_complete();
-        const bool is_all =
-            asked.length == Asked::no_length || asked.length == asked.body.size();
+        const bool is_all = asked.length == Asked::no_length || asked.length == asked.body.size();
         require(peer_->http.end() == (is_due && is_all), "an end that is none, or is and is not");
         if (is_due && is_all) {
             asked.complete = true;
