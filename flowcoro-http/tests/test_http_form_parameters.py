@@ -48,6 +48,16 @@ class Profile(msgspec.Struct):
     more: list[UploadFile] = []
 
 
+class Nested(msgspec.Struct):
+    name: str
+    more: list[Login] = []
+
+
+class Lists(msgspec.Struct):
+    a: list[int]
+    b: list[UploadFile]
+
+
 @dataclass
 class Point:
     x: int
@@ -224,6 +234,48 @@ async def test_a_struct_with_files() -> None:
     assert response.status_code == 422
 
 
+async def test_an_empty_list_leaves_no_trace_in_a_form() -> None:
+    async def handler(form: Annotated[Lists, Form()]) -> list[int]:
+        return [len(form.a), len(form.b)]
+
+    assert (await post(handler, files={"x": (None, "")})).json() == [0, 0]
+    files: list[Any] = [("a", (None, "1")), ("b", ("f", b""))]
+    assert (await post(handler, files=files)).json() == [1, 1]
+
+
+async def test_a_text_is_never_none() -> None:
+    async def handler(
+        a: Annotated[str | None, Form()] = None, b: Annotated[int | None, Form()] = None
+    ) -> list[Any]:
+        return [a, b]
+
+    assert (await post(handler, data={"a": "null"})).json() == ["null", None]
+    response = await post(handler, data={"b": "null"})
+    assert response.json()["errors"][0]["expected"] == "int"
+
+
+async def test_malformed_forms_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def handler(a: Annotated[int, Form()]) -> None: ...
+
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    response = await post(handler, content=b"--x\r\nbad header: x\r\n", headers=headers)
+    assert response.status_code == 400
+    assert not [record for record in caplog.records if record.name.startswith("python_multipart")]
+
+
+def test_types_of_files_are_described() -> None:
+    router = Router()
+
+    @router.post("/")
+    async def upload(a: Annotated[bytes, File("x", content_types=["image/png", "a/*"])]) -> int:
+        return len(a)
+
+    document = router.openapi()
+    OpenAPIV31SpecValidator(document).validate()  # type: ignore[arg-type]
+    content = document["paths"]["/"]["post"]["requestBody"]["content"]["multipart/form-data"]
+    assert content["encoding"] == {"x": {"contentType": "image/png, a/*"}}
+
+
 async def test_nothing_where_nothing_is_needed() -> None:
     async def handler(
         a: Annotated[int, Form()] = 3, form: Annotated[Login | None, Form()] = None
@@ -241,27 +293,38 @@ async def test_nothing_where_nothing_is_needed() -> None:
     assert response.status_code == 400
 
 
-def test_mistakes_are_found_when_routes_are_bound() -> None:
-    async def body_and_form(a: Annotated[int, Form()], b: Annotated[Login, Body()]) -> None: ...
-    async def two_wholes(a: Annotated[Login, Form()], b: Annotated[Point, Form()]) -> None: ...
-    async def no_scalar(a: Annotated[list[Login], Form()]) -> None: ...
-    async def no_file(a: Annotated[int, File()]) -> None: ...
-    async def two_markers(a: Annotated[int, Form(), Query()]) -> None: ...
-    async def socket(ws: WebSocket, a: Annotated[int, Form()]) -> None: ...
-    async def fine(a: Annotated[int, Form()]) -> None: ...
-    async def file(a: UploadFile) -> None: ...
+async def body_and_form(a: Annotated[int, Form()], b: Annotated[Login, Body()]) -> None: ...
+async def two_wholes(a: Annotated[Login, Form()], b: Annotated[Point, Form()]) -> None: ...
+async def nested(a: Annotated[Nested, Form()]) -> None: ...
+async def nested_values(a: Annotated[dict[str, Point], Form()]) -> None: ...
+async def no_scalar(a: Annotated[list[Login], Form()]) -> None: ...
+async def no_file(a: Annotated[int, File()]) -> None: ...
+async def two_markers(a: Annotated[int, Form(), Query()]) -> None: ...
+async def socket(ws: WebSocket, a: Annotated[int, Form()]) -> None: ...
+async def fine(a: Annotated[int, Form()]) -> None: ...
+async def file(a: UploadFile) -> None: ...
 
-    for handler, says in [
+
+@pytest.mark.parametrize(
+    ("handler", "says"),
+    [
         (body_and_form, "one or the other"),
         (two_wholes, "both want the body"),
+        (nested, "'more' has fields of its own"),
+        (nested_values, "'of any name' has fields of its own"),
         (no_scalar, "or a struct"),
         (no_file, "expected UploadFile, bytes"),
         (two_markers, "two markers"),
-    ]:
-        router = Router()
-        router.post("/")(handler)
-        with pytest.raises(ParameterError, match=says):
-            router.bind()
+    ],
+)
+def test_mistakes_are_found_when_routes_are_bound(handler: Callable[..., Any], says: str) -> None:
+    router = Router()
+    router.post("/")(handler)
+    with pytest.raises(ParameterError, match=says):
+        router.bind()
+
+
+def test_where_there_is_no_body_there_is_no_form() -> None:
     for handler in (fine, file):
         router = Router()
         router.get("/")(handler)
@@ -314,7 +377,7 @@ def test_openapi() -> None:
     binary = {"type": "string", "format": "binary"}
     single = {
         "type": "object",
-        "properties": {"one": binary, "many": {"type": "array", "items": binary}},
+        "properties": {"one": binary, "many": {"type": "array", "items": binary, "minItems": 1}},
         "required": ["one", "many"],
     }
     assert body("/files") == {

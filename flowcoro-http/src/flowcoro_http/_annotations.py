@@ -28,9 +28,11 @@ __all__ = [
     "is_list",
     "is_scalar",
     "item_type",
+    "nested_field",
     "schema_hook",
     "shape_of",
     "single_shape",
+    "without_none",
 ]
 
 SCALARS = (
@@ -44,6 +46,15 @@ SCALARS = (
     dt.datetime,
     dt.time,
     dt.timedelta,
+)
+# What JSON can have within JSON, and a form cannot have within a form.
+_NESTED = (
+    msgspec.inspect.CollectionType,
+    msgspec.inspect.DataclassType,
+    msgspec.inspect.DictType,
+    msgspec.inspect.NamedTupleType,
+    msgspec.inspect.StructType,
+    msgspec.inspect.TypedDictType,
 )
 _LISTS = (list, tuple, set, frozenset, collections.abc.Sequence)
 _UNIONS = (typing.Union, types.UnionType)
@@ -63,6 +74,17 @@ def bare_type(annotation: Any) -> Any:
             annotation = options[0]
         else:
             return annotation
+
+
+def without_none(annotation: Any) -> Any:
+    """Strip None from an `Optional`: what comes as text is there or is not, and never None."""
+    if typing.get_origin(annotation) is Annotated:
+        base, *metadata = typing.get_args(annotation)
+        return Annotated[(without_none(base), *metadata)]
+    if typing.get_origin(annotation) in _UNIONS:
+        options = [a for a in typing.get_args(annotation) if a is not type(None)]
+        return typing.Union[tuple(options)] if options else annotation  # noqa: UP007
+    return annotation
 
 
 def is_scalar(annotation: Any) -> bool:
@@ -129,6 +151,20 @@ def single_shape(shape: Any) -> Any:
         shape = options[0]
 
 
+def nested_field(annotation: Any) -> str:
+    """Return the name of a field that has parts of its own, as no form has; empty for none."""
+    shape = shape_of(annotation)
+    fields = {field.encode_name: field.type for field in getattr(shape, "fields", ())}
+    if isinstance(shape, msgspec.inspect.DictType):
+        fields[""] = shape.value_type
+    for name, kind in fields.items():
+        found = single_shape(kind)
+        item = single_shape(getattr(found, "item_type", found))
+        if isinstance(item, _NESTED):
+            return name or "of any name"
+    return ""
+
+
 def holds_files(annotation: Any) -> bool:
     """Tell whether some fields of a struct, a dataclass or a `TypedDict` are uploaded files."""
     shapes = [single_shape(f.type) for f in getattr(shape_of(annotation), "fields", ())]
@@ -187,6 +223,8 @@ _LIMITS = {
 
 def _limits(annotation: Any) -> str:
     metas: Sequence[Any] = getattr(annotation, "__metadata__", ())
+    if typing.get_origin(annotation) in _UNIONS:  # of an optional one, its own
+        metas = [m for a in typing.get_args(annotation) for m in getattr(a, "__metadata__", ())]
     found = [
         f" {words} {getattr(meta, attribute)}"
         for meta in metas

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import decimal
+import math
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from flowcoro_http._annotations import bare_type, is_list, item_type
 from flowcoro_http._parameters import PlannedParameter
 from flowcoro_http._problem import FieldError
 
@@ -36,15 +39,31 @@ def converter(parameter: PlannedParameter) -> Callable[[Any], Any]:
     if annotation is str:
         return _same
 
+    bare = bare_type(annotation)
+    may_be_endless = bare_type(item_type(bare) if is_list(bare) else bare) in _ENDLESS
+
     def convert(value: Any) -> Any:
         try:
             # Not strict: "7" is an int and "true" a bool when they come as text.
-            return msgspec.convert(value, annotation, strict=False)
+            found = msgspec.convert(value, annotation, strict=False)
+            if may_be_endless:
+                _check_finite(found)
         except (msgspec.ValidationError, ValueError, OverflowError):
             error = FieldError(parameter.location, "not valid", parameter.expected)
             raise BadParameter(error) from None
+        return found
 
     return convert
+
+
+_ENDLESS = frozenset({float, decimal.Decimal})
+
+
+def _check_finite(found: Any) -> None:
+    """Refuse what JSON has no numbers for, and no float: `int` of it would take all memory."""
+    numbers = [found] if isinstance(found, float | decimal.Decimal) else found
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(found)
 
 
 def _same(value: Any) -> Any:

@@ -137,11 +137,13 @@ def _whole(parameter: PlannedParameter, taken: Collection[str]) -> _Reader:
     fields: Sequence[Any] = getattr(shape_of(annotation), "fields", ())
     several = {f.encode_name for f in fields if isinstance(single_shape(f.type), _SEVERAL)}
     no_text = {f.encode_name for f in fields if not _is_text(f.type)}
+    # An empty list leaves no trace in a form.
+    lists = {f.encode_name for f in fields if f.encode_name in several and f.required}
 
     async def read(form: FormData) -> Any:
         if parameter.default is not REQUIRED and not form.fields and not form.files:
             return parameter.default
-        values: dict[str, Any] = {}
+        values: dict[str, Any] = {name: [] for name in lists}
         for name in form.fields:
             found = form.fields.get_all(name)
             if name not in taken and not (name in no_text and found[0] == ""):

@@ -6,6 +6,7 @@ how much of it, and what is said of one that is wrong.
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
@@ -21,6 +22,8 @@ __all__ = ["MULTIPART", "URL_ENCODED", "read_form"]
 
 MULTIPART = "multipart/form-data"
 URL_ENCODED = "application/x-www-form-urlencoded"
+
+_parser_logger = logging.getLogger("python_multipart.multipart")
 
 _FOLDERS = re.compile(r"[/\\]")
 # Section 4.7 deprecates transfer encodings; these are none.
@@ -67,6 +70,9 @@ class _Parts:
         from python_multipart import MultipartParser
         from python_multipart.exceptions import FormParserError
 
+        if _parser_logger.level == logging.NOTSET:
+            # It warns of every malformed form: whoever sends them could fill the log.
+            _parser_logger.setLevel(logging.ERROR)
         if not boundary:
             raise _malformed("form", "its content type has no boundary", MULTIPART)
         self._limits = limits

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import decimal
 import inspect
 import re
 import typing
@@ -10,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from flowcoro_http._annotations import holds_files, schema_hook
+from flowcoro_http._annotations import bare_type, holds_files, item_type, schema_hook
 from flowcoro_http._form_reader import MULTIPART, URL_ENCODED
 from flowcoro_http._forms import UploadFile
 from flowcoro_http._parameters import REQUIRED, Plan, PlannedParameter, Source
@@ -193,11 +195,32 @@ def _parameter(parameter: PlannedParameter, schemas: _Schemas) -> dict[str, Any]
         "name": parameter.alias,
         "in": str(parameter.source),
         "required": required or parameter.source is Source.PATH or parameter.default is REQUIRED,
-        "schema": _with_default(parameter, schemas.of(parameter.annotation)),
+        "schema": _schema(parameter, schemas.of(parameter.annotation)),
     }
     if parameter.description:
         found["description"] = parameter.description
     return found
+
+
+# Where msgspec says no more than that it is a text.
+_FORMATS: Mapping[Any, Mapping[str, str]] = {
+    dt.datetime: {"format": "date-time"},
+    dt.time: {"format": "time"},
+    decimal.Decimal: {"pattern": r"^[+-]?[0-9]+(\.[0-9]+)?$"},
+}
+
+
+def _schema(parameter: PlannedParameter, schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a parameter's schema with its default; a list that has to be there has items."""
+    bare = bare_type(parameter.annotation)
+    if parameter.multiple:
+        more = _FORMATS.get(bare_type(item_type(bare)), {})
+        schema = {**schema, "items": {**schema.get("items", {}), **more}} if more else schema
+    else:
+        schema = {**schema, **_FORMATS.get(bare, {})}
+    if parameter.multiple and parameter.default is REQUIRED:
+        schema = {**schema, "minItems": max(schema.get("minItems", 1), 1)}
+    return _with_default(parameter, schema)
 
 
 def _with_default(parameter: PlannedParameter, schema: dict[str, Any]) -> dict[str, Any]:
@@ -217,7 +240,9 @@ def _request_body(parameter: PlannedParameter, schemas: _Schemas) -> dict[str, A
         content = {"text/plain": {"schema": {"type": "string"}}}
     else:
         content = {"application/json": {"schema": schemas.of(parameter.annotation)}}
-    found: dict[str, Any] = {"required": parameter.default is REQUIRED, "content": content}
+    # Bytes and text may be empty, which is a body that is not there.
+    needed = parameter.default is REQUIRED and parameter.annotation not in {bytes, str}
+    found: dict[str, Any] = {"required": needed, "content": content}
     if parameter.description:
         found["description"] = parameter.description
     return found
@@ -229,7 +254,7 @@ def _form_body(parameters: list[PlannedParameter], schemas: _Schemas) -> dict[st
     for parameter in parameters:
         if not parameter.whole:
             schema = _file_schema(parameter) or schemas.of(parameter.annotation)
-            schema = _with_default(parameter, schema)
+            schema = _schema(parameter, schema)
             if parameter.description:
                 schema = {**schema, "description": parameter.description}
             properties[parameter.alias] = schema
@@ -242,7 +267,15 @@ def _form_body(parameters: list[PlannedParameter], schemas: _Schemas) -> dict[st
     has_files = any(p.source is Source.FILE or holds_files(p.annotation) for p in parameters)
     media = [MULTIPART] if has_files else [URL_ENCODED, MULTIPART]
     needed = any(p.default is REQUIRED for p in parameters)
-    return {"required": needed, "content": {name: {"schema": schema} for name in media}}
+    described: dict[str, Any] = {"schema": schema}
+    encoding = {
+        p.alias: {"contentType": ", ".join(p.file.content_types)}
+        for p in parameters
+        if p.file is not None and p.file.content_types
+    }
+    if encoding:
+        described["encoding"] = encoding
+    return {"required": needed, "content": dict.fromkeys(media, described)}
 
 
 def _file_schema(parameter: PlannedParameter) -> dict[str, Any]:

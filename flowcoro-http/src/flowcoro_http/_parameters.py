@@ -37,7 +37,9 @@ from flowcoro_http._annotations import (
     is_list,
     is_scalar,
     item_type,
+    nested_field,
     schema_hook,
+    without_none,
 )
 from flowcoro_http._forms import UploadFile
 from flowcoro_http._markers import Body, Cookie, File, Form, Header, Marker, Path, Query
@@ -272,6 +274,8 @@ def _plan_parameter(
             f"(it has: {', '.join(template.names) or 'none'})"
         )
     whole = source is Source.FORM and is_document(bare) and not is_list(bare)
+    if source in _TEXTS | {Source.FORM, Source.FILE}:
+        annotation = without_none(annotation)
     _check_type(annotation, source, whole, where)
     return PlannedParameter(
         name=parameter.name,
@@ -293,6 +297,11 @@ _TEXTS = frozenset({Source.PATH, Source.QUERY, Source.HEADER, Source.COOKIE})
 def _check_type(annotation: Any, source: Source, whole: bool, where: str) -> None:
     if source is Source.BODY or whole:
         _check_decodable(annotation, where)
+        if whole and (name := nested_field(annotation)):
+            raise ParameterError(
+                f"{where}: field {name!r} has fields of its own, which a form cannot have; "
+                "expected scalars, files and lists of those"
+            )
     elif source in _TEXTS or source is Source.FORM:
         _check_text_type(annotation, source, where)
     elif source is Source.FILE:
@@ -362,9 +371,9 @@ def _check_text_type(annotation: Any, source: Source, where: str) -> None:
     bare = bare_type(annotation)
     if is_scalar(bare):
         return
-    if source is not Source.PATH and is_list(bare) and is_scalar(item_type(bare)):
+    if source in _SEVERAL and is_list(bare) and is_scalar(item_type(bare)):
         return
-    lists = "" if source is Source.PATH else " or a list of those"
+    lists = " or a list of those" if source in _SEVERAL else ""
     if source is Source.FORM:
         lists += "; or a struct, a dataclass or a TypedDict for the whole form"
     raise ParameterError(

@@ -268,6 +268,8 @@ def as_response(value: Any, status: int) -> Response:
         return value
     if value is None:
         return Response(status=204 if status == 200 else status)
+    if value == b"" and isinstance(value, bytes):
+        return Response(value, status=status, content_type=BYTES)  # bytes, though there are none
     return Response(value, status=status)
 
 
