@@ -10,9 +10,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from flowcoro.app import App
+from flowcoro.cli import TargetKind
 from flowcoro.cli._root import root
 from flowcoro.cli._target import load_app, load_callable
-from flowcoro.errors import TargetError
+from flowcoro.errors import FlowcoroError, TargetError
+from flowcoro.hookspecs import hookimpl
+from flowcoro.plugins import PluginHost
+from flowcoro.testing import make_host
 
 
 @pytest.fixture(autouse=True)
@@ -57,12 +62,12 @@ TARGETS = {
     ".good:app": "TypeError: ",
     "good:apq": "good has no 'apq'; did you mean 'app'?",
     "good:app.nothing": "good has no 'app.nothing'",
-    "good:number": "expected a flowcoro.App, found int",
-    "good:App": "expected a flowcoro.App, found type",
-    "good:gives_none": "expected a flowcoro.App, found NoneType",
+    "good:number": ", found int",
+    "good:App": ", found type",
+    "good:gives_none": ", found NoneType",
     "good:raises": "calling it: ZeroDivisionError: division by zero",
-    "good:takes": "calling it: TypeError: ",
-    "good:later": "expected a flowcoro.App, found coroutine",
+    "good:takes": "a function without parameters that returns such; this function takes x",
+    "good:later": ", found coroutine",
     "needs:app": "needs needs 'gone_library': No module named 'gone_library'",
     "broken:app": "importing broken (broken.py, line 3): ValueError: two lines",
     "syntax:app": "importing syntax",
@@ -79,9 +84,12 @@ def make(): return App(name="made")
 def gives_none(): ...
 def raises(): return 1 / 0
 def takes(x): ...
+def asgi(scope, receive, send): ...
+def gives_number(): return number
 async def later(): ...
 class Space:
     app = app
+    number = number
 """,
     "needs": "import gone_library",
     "broken": "\ndef fail(): \n    raise ValueError('two\\nlines')\nfail()\n",
@@ -121,3 +129,120 @@ def test_loading_a_function_from_a_file(modules: Path) -> None:
         load_callable(modules / "broken.py", "make", "made_module")
     with pytest.raises(TargetError, match="not a Python file"):
         load_callable(modules / "notes.txt", "make", "made_module")
+
+
+class Knows:
+    """A plugin that knows how to run one kind."""
+
+    FLOWCORO_HOOK_API = 1
+
+    def __init__(self, *kinds: TargetKind) -> None:
+        self.kinds = kinds
+
+    @hookimpl
+    def flowcoro_targets(self) -> list[TargetKind]:
+        return list(self.kinds)
+
+
+def is_number(found: object) -> bool:
+    return isinstance(found, int)
+
+
+def named(number: int) -> App:
+    return App(name=f"number {number}")
+
+
+def fails(number: object) -> App:
+    raise OSError("no such number")
+
+
+def refuses(number: object) -> App:
+    raise FlowcoroError("only odd numbers can be run")
+
+
+NUMBER = TargetKind("number", "a number", is_number, named)
+
+
+def knowing(*plugins: Knows, strict: bool = False) -> PluginHost:
+    host = make_host(strict=strict)
+    for index, plugin in enumerate(plugins):
+        host.register(plugin, name=f"p{index}")
+    return host
+
+
+@pytest.mark.usefixtures("modules")
+@pytest.mark.parametrize("target", ["good:number", "good:gives_number", "good:Space.number"])
+def test_what_a_plugin_makes_an_application_of(target: str) -> None:
+    assert load_app(target, knowing(Knows(NUMBER), strict=True)).name == "number 5"
+
+
+@pytest.mark.usefixtures("modules")
+def test_no_plugin_is_asked_about_an_application() -> None:
+    def never(found: object) -> bool:
+        raise AssertionError("it was asked")
+
+    host = knowing(Knows(TargetKind("any", "anything", never, named)), strict=True)
+    assert load_app("good:app", host).name == "app"
+
+
+@pytest.mark.usefixtures("modules")
+def test_what_is_known_is_not_called() -> None:
+    def is_function(found: object) -> bool:
+        return getattr(found, "__name__", "") == "raises"
+
+    kind = TargetKind("function", "a function", is_function, lambda found: App(name="not called"))
+    assert load_app("good:raises", knowing(Knows(kind))).name == "not called"
+
+
+@pytest.mark.usefixtures("modules")
+@pytest.mark.parametrize(
+    ("kinds", "message"),
+    [
+        ([], "expected a flowcoro.App, found int"),
+        (
+            [
+                TargetKind("text", "a text", lambda found: isinstance(found, str), fails),
+                TargetKind("list", "a list", lambda found: isinstance(found, list), fails),
+            ],
+            "expected a flowcoro.App, a text or a list, found int",
+        ),
+        (
+            [TargetKind("number", "a number", is_number, fails)],
+            "plugin 'p0' (registered by hand) cannot run it: OSError: no such number",
+        ),
+        ([TargetKind("number", "a number", is_number, refuses)], "only odd numbers can be run"),
+        (
+            [TargetKind("number", "a number", is_number, lambda found: found)],
+            "plugin 'p0' (registered by hand) made a int of it, expected a flowcoro.App",
+        ),
+        (
+            [NUMBER, TargetKind("whole", "a whole number", is_number, named)],
+            "plugin 'p0' (registered by hand) and plugin 'p1' (registered by hand) both know how "
+            "to run a int; block one of them (FLOWCORO_BLOCK_PLUGINS)",
+        ),
+    ],
+)
+def test_what_plugins_cannot_run(kinds: list[TargetKind], message: str) -> None:
+    with pytest.raises(TargetError) as caught:
+        load_app("good:number", knowing(*map(Knows, kinds)))
+    assert str(caught.value) == f"target 'good:number': {message}"
+
+
+@pytest.mark.usefixtures("modules")
+def test_a_kind_that_raises_when_it_is_asked_stops_no_other() -> None:
+    host = knowing(Knows(TargetKind("bad", "a bad one", fails, named)), Knows(NUMBER))
+    assert load_app("good:number", host).name == "number 5"
+    (problem,) = host.records["p0"].problems
+    assert (problem.hook, problem.message) == (
+        "flowcoro_targets",
+        "kind 'bad': OSError: no such number",
+    )
+    assert host.records["p1"].problems == []
+
+
+@pytest.mark.usefixtures("modules")
+def test_an_asgi_application_where_nothing_runs_it() -> None:
+    with pytest.raises(TargetError, match="takes scope, receive, send; flowcoro-http, which runs"):
+        load_app("good:asgi")
+    with pytest.raises(TargetError, match=r"this function takes x$"):
+        load_app("good:takes")

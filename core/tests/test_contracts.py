@@ -14,9 +14,9 @@ import msgspec
 import pytest
 
 import flowcoro.plugin
-from flowcoro import Component, Health
+from flowcoro import App, Component, Health
 from flowcoro.app import BackgroundTask, ComponentFactory, HealthCheck
-from flowcoro.cli import BUILT_IN, Command
+from flowcoro.cli import BUILT_IN, Command, TargetKind
 from flowcoro.config import ConfigSection
 from flowcoro.errors import FlowcoroError
 from flowcoro.loops import LoopFactory
@@ -29,6 +29,7 @@ from flowcoro.testing.contracts import (
     HealthCheckContract,
     LoopFactoryContract,
     PluginContract,
+    TargetKindContract,
 )
 
 
@@ -85,6 +86,16 @@ class TestCoreLoops(LoopFactoryContract):
     )
     def loop_factory(self, request: pytest.FixtureRequest) -> LoopFactory:
         return request.param
+
+
+class TestTargetKind(TargetKindContract):
+    @pytest.fixture
+    def kind(self) -> TargetKind:
+        return TargetKind("work", "work", lambda found: found is work, lambda found: App())
+
+    @pytest.fixture
+    def found(self) -> object:
+        return work
 
 
 def test_every_suite_is_run_here() -> None:
@@ -293,6 +304,37 @@ def test_a_broken_loop(monkeypatch: pytest.MonkeyPatch) -> None:
         suite.test_takes_calls_from_other_threads(LoopFactory("deaf", Deaf))
 
 
+KINDS = {
+    "test_has_a_name_and_a_summary": [
+        TargetKind("", "a thing", lambda found: found is work, lambda found: App()),
+        TargetKind("thing", "", lambda found: found is work, lambda found: App()),
+    ],
+    "test_makes_an_application_of_its_own": [
+        TargetKind("blind", "a thing", lambda found: False, lambda found: App()),
+        TargetKind("shared", "a thing", lambda found: True, lambda found, app=App(): app),  # type: ignore[misc] # noqa: B008
+        TargetKind("other", "a thing", lambda found: True, lambda found: found),
+    ],
+    "test_leaves_what_is_not_its_own": [
+        TargetKind("greedy", "a thing", callable, lambda found: App()),
+        TargetKind("rash", "a thing", lambda found: hasattr(found, "thing"), lambda found: App()),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("test", "kind"), [(test, kind) for test, kinds in KINDS.items() for kind in kinds]
+)
+def test_a_broken_kind(test: str, kind: TargetKind) -> None:
+    function = getattr(TargetKindContract(), test)
+    arguments = [kind, work][: len(inspect.signature(function).parameters)]
+    with pytest.raises((AssertionError, RuntimeError)):
+        function(*arguments)
+
+
+def test_every_test_of_kinds_is_shown_to_fail() -> None:
+    assert set(KINDS) == {name for name in vars(TargetKindContract) if name.startswith("test_")}
+
+
 @pytest.mark.parametrize(
     ("suite", "fixture"),
     [
@@ -302,6 +344,8 @@ def test_a_broken_loop(monkeypatch: pytest.MonkeyPatch) -> None:
         (ConfigSectionContract, "section"),
         (HealthCheckContract, "check"),
         (LoopFactoryContract, "loop_factory"),
+        (TargetKindContract, "kind"),
+        (TargetKindContract, "found"),
     ],
 )
 def test_a_suite_without_its_fixture_says_which(suite: type, fixture: str) -> None:

@@ -16,7 +16,7 @@ import pytest
 import flowcoro
 from flowcoro import App, hookspecs
 from flowcoro.app import ComponentFactory, HealthCheck
-from flowcoro.cli import Command
+from flowcoro.cli import Command, TargetKind
 from flowcoro.config import ConfigFile, ConfigSection
 from flowcoro.loops import LoopFactory
 from flowcoro.plugins import PluginHost, PluginStatus
@@ -33,6 +33,7 @@ KINDS: dict[str, tuple[type, list[str]]] = {
     "flowcoro_config_sections": (ConfigSection, []),
     "flowcoro_health_checks": (HealthCheck, ["context"]),
     "flowcoro_loop_factories": (LoopFactory, []),
+    "flowcoro_targets": (TargetKind, []),
 }
 EVENTS = ["flowcoro_started", "flowcoro_stopping"]
 
@@ -124,7 +125,7 @@ async def test_the_example_does_what_it_shows(
                 items = [item for name, item in claims.items() if claims.owner(name) is record]
                 assert items
                 for item in items:
-                    await use(item, application)
+                    await use(item, application, plugin)
             elif hook in EVENTS:
                 await host.call_async(hook, context=application.context)
             else:
@@ -134,7 +135,7 @@ async def test_the_example_does_what_it_shows(
     assert record.problems == []
 
 
-async def use(item: Any, application: App) -> None:
+async def use(item: Any, application: App, plugin: ModuleType) -> None:
     """Use what an example contributes, as the core would."""
     match item:
         case Command():
@@ -151,6 +152,11 @@ async def use(item: Any, application: App) -> None:
         case LoopFactory():
             assert item.why_not() is None
             item.create().close()
+        case TargetKind():
+            assert not item.matches("Good morning")
+            assert item.matches(plugin.Greeting("Good morning"))
+            async with item.create(plugin.Greeting("Good morning")):
+                pass
         case ConfigSection():
             from flowcoro.app._environment import read_config
 

@@ -20,7 +20,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from flowcoro.app import ComponentFactory, Context, HealthCheck
-    from flowcoro.cli import Command
+    from flowcoro.cli import Command, TargetKind
     from flowcoro.config import Config, ConfigSection
     from flowcoro.loops import LoopFactory
 
@@ -35,6 +35,7 @@ __all__ = [
     "flowcoro_loop_factories",
     "flowcoro_started",
     "flowcoro_stopping",
+    "flowcoro_targets",
     "hookimpl",
     "hookspec",
 ]
@@ -128,7 +129,7 @@ def flowcoro_commands() -> Sequence[Command]:
     Example:
         ```python
         from flowcoro import hookimpl
-        from flowcoro.cli import Command
+        from flowcoro.cli import Command, TargetKind
 
 
         def load_greet():
@@ -281,6 +282,55 @@ def flowcoro_stopping(context: Context) -> Awaitable[None] | None:
         @hookimpl
         def flowcoro_stopping(context):
             print(f"{context.name} is going down")
+        ```
+    """
+    raise AssertionError("a specification is never called")
+
+
+@hookspec
+def flowcoro_targets() -> Sequence[TargetKind]:
+    """Add kinds of things that `flowcoro run` can run, beside an `App`.
+
+    When: when `flowcoro run` finds something else at `module:attribute`, in each worker
+        anew. Thread: the main thread.
+    Result: kinds. `matches` is asked before anything is called, and again about what a
+        function without parameters has returned; `create` makes the application. A thing
+        that two kinds match is an error that names both plugins.
+    On failure: the plugin's kinds are missing; the failure is recorded and logged. What
+        `matches` or `create` raises ends the command with one line that names the plugin.
+    Since: 0.1.
+
+    Example:
+        ```python
+        from flowcoro import hookimpl
+        from flowcoro.cli import TargetKind
+
+
+        class Greeting(str):
+            '''What is to be said at the start.'''
+
+
+        def create(greeting):
+            from flowcoro import App, Component
+
+            class Greeter(Component):
+                async def __aenter__(self):
+                    print(greeting)
+                    return self
+
+            return App(Greeter())
+
+
+        @hookimpl
+        def flowcoro_targets():
+            return [
+                TargetKind(
+                    "greeting",
+                    "a Greeting",
+                    matches=lambda found: isinstance(found, Greeting),
+                    create=create,
+                )
+            ]
         ```
     """
     raise AssertionError("a specification is never called")

@@ -14,7 +14,7 @@ Layers, each of which may use only those before it:
    write.
 5. `_backend`, `_sockets`, `_lifespan`, `_gate`, `_server`: listening and serving, with
    the protocol left to a backend in `servers/`.
-6. `_client`; `testing` and `_command`, the doors for tests and for the terminal.
+6. `_client`; `testing`, `_command` and `_target`, the doors for tests and for the terminal.
 
 `plugin` and `hookspecs` import none of these until a hook is called. Names below load
 when they are first used.

@@ -102,8 +102,16 @@ class Lifespan:
 
     async def _send(self, message: Message) -> None:
         if message["type"].endswith(".failed"):
-            self._failure = message.get("message") or "it gave no reason"
+            self._failure = _reason(message.get("message", ""))
         if message["type"].startswith("lifespan.startup"):
             self._answered.set()
         elif message["type"].startswith("lifespan.shutdown"):
             self._finished.set()
+
+
+def _reason(message: str) -> str:
+    """Tell in one line what an application gave as its reason, often a whole traceback."""
+    lines = message.strip().splitlines()
+    if len(lines) > 1:
+        logger.debug("the ASGI application says: %s", message)
+    return lines[-1].strip() if lines else "it gave no reason"

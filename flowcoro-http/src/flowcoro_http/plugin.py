@@ -14,7 +14,7 @@ from flowcoro.hookspecs import hookimpl
 if TYPE_CHECKING:
     import click
 
-    from flowcoro.cli import Command
+    from flowcoro.cli import Command, TargetKind
     from flowcoro.config import ConfigSection
     from flowcoro_http import ResponseEncoder, Server, ServerBackend, ServerOptions
 
@@ -25,6 +25,7 @@ __all__ = [
     "flowcoro_config_sections",
     "flowcoro_http_response_encoders",
     "flowcoro_http_servers",
+    "flowcoro_targets",
 ]
 
 FLOWCORO_HOOK_API = 1
@@ -58,6 +59,15 @@ def flowcoro_commands() -> Sequence[Command]:
         return routes
 
     return [Command("routes", "List the routes of a router.", load)]
+
+
+@hookimpl
+def flowcoro_targets() -> Sequence[TargetKind]:
+    """Run routers and the ASGI applications of other frameworks."""
+    from flowcoro.cli import TargetKind
+    from flowcoro_http._target import is_application, serve
+
+    return [TargetKind("asgi", "an ASGI 3 application", is_application, serve)]
 
 
 @hookimpl

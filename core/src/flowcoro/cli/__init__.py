@@ -1,12 +1,13 @@
 """The `flowcoro` command line.
 
-Layers: `_command` (what a command is; imports nothing), `_root` (finding commands),
-then one module per command, imported only when that command runs.
+Layers: `_command` and `_target_kind` (what plugins describe; they import nothing), `_root`
+(finding commands), then one module per command, imported only when that command runs.
 """
 
 from flowcoro.cli._command import BUILT_IN, Command
+from flowcoro.cli._target_kind import TargetKind
 
-__all__ = ["BUILT_IN", "Command", "main"]
+__all__ = ["BUILT_IN", "Command", "TargetKind", "main"]
 
 
 def main() -> None:

@@ -128,6 +128,7 @@ def collect_all(host: PluginHost) -> dict[str, Any]:
     from flowcoro._describe import describe
     from flowcoro.app import App, ComponentFactory, Context, Dependencies, HealthCheck
     from flowcoro.cli._command import Command
+    from flowcoro.cli._target_kind import TargetKind
     from flowcoro.loops import LoopFactory
 
     config = _default_config(host)
@@ -150,6 +151,7 @@ def collect_all(host: PluginHost) -> dict[str, Any]:
         "component": components,
         "health check": host.collect("flowcoro_health_checks", HealthCheck, context=context),
         "loop": host.collect("flowcoro_loop_factories", LoopFactory),
+        "target": host.collect("flowcoro_targets", TargetKind),
     }
 
 

@@ -62,6 +62,9 @@ def command(
 ) -> None:
     """Run the application TARGET, given as module:attribute.
 
+    That is a flowcoro.App, what a plugin makes one of (flowcoro-http: a Router or any ASGI 3
+    application), or a function without parameters that returns one of these.
+
     SIGTERM or Ctrl-C stops it: it takes no new work, finishes what is in flight within
     server.drain_timeout seconds, and exits with status 0.
     """
@@ -84,14 +87,14 @@ def command(
             arguments += ["--config", config_path]
         status = _supervise(arguments, options, server, reload=reload)
     else:
-        status = run_app(load_app(target), loop=loop, environment=environment)
+        status = run_app(load_app(target, environment.plugins), loop=loop, environment=environment)
     sys.exit(status)
 
 
 def _run_worker(
     channel: WorkerChannel, target: str, loop_name: str | None, environment: Environment
 ) -> int:
-    app = load_app(target)
+    app = load_app(target, environment.plugins)
 
     def started() -> None:
         loop = asyncio.get_running_loop()

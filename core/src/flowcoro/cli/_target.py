@@ -8,21 +8,28 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 from flowcoro._describe import describe
 from flowcoro.app import App
-from flowcoro.errors import TargetError
+from flowcoro.cli._target_kind import TargetKind
+from flowcoro.errors import FlowcoroError, TargetError
+from flowcoro.plugins import Claims, PluginHost
 
 __all__ = ["load_app", "load_callable"]
 
+_ASGI = ["scope", "receive", "send"]
 
-def load_app(target: str, *, folder: Path | None = None) -> App:
+
+def load_app(target: str, plugins: PluginHost | None = None, *, folder: Path | None = None) -> App:
     """Import the application that `target` names.
 
     Args:
-        target: `module:attribute`, or `module` for its `app`. The attribute is an `App`
-            or a function without parameters that returns one.
+        target: `module:attribute`, or `module` for its `app`. The attribute is an `App`,
+            a thing of which a plugin makes one, or a function without parameters that
+            returns either.
+        plugins: whom to ask about what is no `App` (`flowcoro_targets`).
         folder: where modules are looked for first; the current folder when not given.
 
     Raises:
@@ -41,18 +48,101 @@ def load_app(target: str, *, folder: Path | None = None) -> App:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise TargetError(f"target {target!r}: {module_name} has no {path!r}{hint}")
         found = getattr(found, name)
-    if callable(found) and not isinstance(found, App | type):
-        try:
-            found = found()
-        except (Exception, SystemExit) as error:
-            raise TargetError(f"target {target!r}: calling it: {describe(error)}") from error
-    if inspect.iscoroutine(found):
-        found.close()
-        raise TargetError(f"target {target!r}: expected a flowcoro.App, found coroutine")
-    if not isinstance(found, App):
+    return _Maker(target, plugins).make(found)
+
+
+class _Maker:
+    """Makes an application of what a target names."""
+
+    def __init__(self, target: str, plugins: PluginHost | None) -> None:
+        self._target = target
+        self._plugins = plugins
+
+    @cached_property
+    def _kinds(self) -> Claims[TargetKind]:
+        """The kinds that plugins know; asked for only where there is no `App`."""
+        if self._plugins is None:
+            return Claims("target kind", ())
+        return self._plugins.collect("flowcoro_targets", TargetKind)
+
+    def make(self, found: object) -> App:
+        app = self._as_app(found)
+        if app is None and callable(found) and not isinstance(found, type):
+            found = self._call(found)
+            app = self._as_app(found)
+        if app is not None:
+            return app
+        if inspect.iscoroutine(found):
+            found.close()
         kind = type(found).__name__
-        raise TargetError(f"target {target!r}: expected a flowcoro.App, found {kind}")
-    return found
+        raise self._error(f"expected {self._expected()}, found {kind}")
+
+    def _as_app(self, found: object) -> App | None:
+        if isinstance(found, App):
+            return found
+        names = [name for name, kind in self._kinds.items() if self._matches(name, kind, found)]
+        if not names:
+            return None
+        owners = [self._kinds.owner(name).label for name in names]
+        if len(names) > 1:
+            raise self._error(
+                f"{' and '.join(owners)} both know how to run a {type(found).__name__}; "
+                "block one of them (FLOWCORO_BLOCK_PLUGINS)"
+            )
+        kind = self._kinds[names[0]]
+        try:
+            app: object = kind.create(found)
+        except FlowcoroError as error:
+            raise self._error(str(error)) from error
+        except (Exception, SystemExit) as error:
+            raise self._error(f"{owners[0]} cannot run it: {describe(error)}") from error
+        if not isinstance(app, App):
+            made = type(app).__name__
+            raise self._error(f"{owners[0]} made a {made} of it, expected a flowcoro.App")
+        return app
+
+    def _matches(self, name: str, kind: TargetKind, found: object) -> bool:
+        try:
+            return bool(kind.matches(found))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's fault is its own
+            message = f"kind {name!r}: {describe(error)}"
+            if self._plugins is not None:
+                self._plugins.note(self._kinds.owner(name), "flowcoro_targets", message, error)
+            return False
+
+    def _call(self, function: Callable[..., object]) -> object:
+        needed = _needed(function)
+        if needed:
+            hint = "; flowcoro-http, which runs ASGI applications, is not loaded"
+            raise self._error(
+                f"expected {self._expected()}, or a function without parameters that returns "
+                f"such; this {type(function).__name__} takes {', '.join(needed)}"
+                f"{hint if needed == _ASGI else ''}"
+            )
+        try:
+            return function()
+        except (Exception, SystemExit) as error:
+            raise self._error(f"calling it: {describe(error)}") from error
+
+    def _expected(self) -> str:
+        *first, last = ["a flowcoro.App", *(kind.summary for kind in self._kinds.values())]
+        return f"{', '.join(first)} or {last}" if first else last
+
+    def _error(self, text: str) -> TargetError:
+        return TargetError(f"target {self._target!r}: {text}")
+
+
+def _needed(function: Callable[..., object]) -> list[str]:
+    """Name the parameters that a call cannot do without."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # it does not tell
+        return []
+    return [
+        each.name
+        for each in parameters
+        if each.default is each.empty and each.kind not in {each.VAR_POSITIONAL, each.VAR_KEYWORD}
+    ]
 
 
 def _import(module_name: str, target: str) -> object:

@@ -38,7 +38,7 @@ from flowcoro.app import (
     HealthCheck,
     HealthStatus,
 )
-from flowcoro.cli import Command
+from flowcoro.cli import Command, TargetKind
 from flowcoro.cli._plugin import collect_all
 from flowcoro.config import ConfigSection, load_config
 from flowcoro.hookspecs import HOOK_API
@@ -54,6 +54,7 @@ __all__ = [
     "HealthCheckContract",
     "LoopFactoryContract",
     "PluginContract",
+    "TargetKindContract",
 ]
 
 
@@ -269,3 +270,44 @@ class LoopFactoryContract:
         first.close()
         second.close()
         assert first is not second
+
+
+class TargetKindContract:
+    """What every kind of target keeps. Fixture `kind`, and `found`: a thing of that kind."""
+
+    @pytest.fixture
+    def kind(self) -> TargetKind:
+        """The kind under test."""
+        raise NotImplementedError("define the fixture `kind`")
+
+    @pytest.fixture
+    def found(self) -> object:
+        """What stands in a user's module, of that kind."""
+        raise NotImplementedError("define the fixture `found`")
+
+    def test_has_a_name_and_a_summary(self, kind: TargetKind) -> None:
+        """Messages can name it."""
+        assert kind.name
+        assert kind.summary
+
+    def test_makes_an_application_of_its_own(self, kind: TargetKind, found: object) -> None:
+        """It knows the thing, and makes a new application of it each time."""
+        assert kind.matches(found)
+        first, second = kind.create(found), kind.create(found)
+        assert isinstance(first, App)
+        assert isinstance(second, App)
+        assert first is not second
+
+    def test_leaves_what_is_not_its_own(self, kind: TargetKind, found: object) -> None:
+        """Neither an `App`, nor what any module may hold, nor a function that makes its own."""
+        others = (App(), App, None, 5, "text", pytest, _Odd(), lambda: found, type(found))
+        assert [other for other in others if kind.matches(other)] == []
+
+
+class _Odd:
+    """Can be called, and raises when it is looked at, as proxies outside their context do."""
+
+    def __call__(self) -> None: ...
+
+    def __getattr__(self, name: str) -> object:
+        raise RuntimeError(f"there is no {name} now")
