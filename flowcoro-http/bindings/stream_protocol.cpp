@@ -29,8 +29,8 @@ StreamProtocol* of(PyObject* self) noexcept {
 
 class StreamConnection final : public Connection {
   public:
-    StreamConnection(Engine& owner, PyObject* transport) noexcept
-        : Connection(owner), transport_(Ref::borrow(transport)) {
+    StreamConnection(Engine& owner, PyObject* protocol, PyObject* transport) noexcept
+        : Connection(owner), protocol_(protocol), transport_(Ref::borrow(transport)) {
         const Ref object =
             Ref::steal(PyObject_CallMethod(transport, "get_extra_info", "s", "ssl_object"));
         secure_ = object && object.get() != Py_None;
@@ -72,9 +72,15 @@ class StreamConnection final : public Connection {
         return pending_.size() + (buffered > 0 ? static_cast<std::size_t>(buffered) : 0);
     }
 
-    void pause_reading() noexcept override { call(names.pause_reading); }
+    void pause_reading() noexcept override {
+        kept_ = Ref::borrow(protocol_);
+        call(names.pause_reading);
+    }
 
-    void resume_reading() noexcept override { call(names.resume_reading); }
+    void resume_reading() noexcept override {
+        call(names.resume_reading);
+        kept_.reset();
+    }
 
     void shutdown_write() noexcept override {
         flush();
@@ -166,7 +172,11 @@ class StreamConnection final : public Connection {
     // Then the transport is told, which tells when it is too much.
     static constexpr std::size_t most_pending = 64 * 1024;
 
+    PyObject* protocol_;
     Ref transport_;
+    // Of the protocol. A loop knows a transport that it reads from, or writes to; one that does
+    // neither for now, nobody may know but its protocol, and it would be collected as garbage.
+    Ref kept_;
     std::string pending_;
     std::size_t begin_ = 0;
     int corks_ = 0;
@@ -203,7 +213,7 @@ class Called {
 PyObject* connection_made(PyObject* self, PyObject* transport) noexcept {
     Engine& engine = engine_of(self);
     const Entered entered(engine);
-    auto* const made = new (std::nothrow) StreamConnection(engine, transport);
+    auto* const made = new (std::nothrow) StreamConnection(engine, self, transport);
     if (made == nullptr) {
         return PyErr_NoMemory();
     }
