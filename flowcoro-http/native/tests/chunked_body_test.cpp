@@ -49,7 +49,7 @@ TEST(chunks) {
     check("0\r\n\r\n", "|0");
     check("3\r\nabc\r\n0\r\n\r\n", "abc|0");
     check("3\r\nabc\r\nA\r\n0123456789\r\n000\r\n\r\nGET ", "abc0123456789|4");
-    check("3;a=b;c=\"d e\"\r\nabc\r\n0;x\r\n\r\n", "abc|0");
+    check("3;a=b;c=\"d \\\" e\\\\\";f\r\nabc\r\n0;x\r\n\r\n", "abc|0");
     check("3\r\nabc\r\n0\r\nA: b\r\nLonger-Than-Any-Forbidden: \t\xE9\r\nC:\r\n\r\n", "abc|0");
     check("5\r\n\r\n\r\n\n\r\n0\r\n\r\n", "\r\n\r\n\n|0");
     check("0000000000000000000001\r\nx\r\n0\r\n\r\n", "x|0");
@@ -60,7 +60,7 @@ TEST(chunks) {
 TEST(what_is_no_chunk) {
     const std::string_view size = "400 a chunk's size is no hexadecimal number";
     const std::string_view end = "400 a chunk is not as long as its size says";
-    const std::string_view extension = "400 a chunk's extension has a control character";
+    const std::string_view extension = "400 a chunk's extension is none";
     for (const auto& [text, why] : std::vector<std::pair<std::string, std::string_view>>{
              {"\r\n", size},
              {"g\r\n", size},
@@ -75,6 +75,18 @@ TEST(what_is_no_chunk) {
              {";a\r\n", size},
              {"3;a\nabc\r\n", extension},
              {"3;a\rabc\r\n", size},
+             {"3;\r\nabc\r\n", extension},
+             {"3; a\r\nabc\r\n", extension},
+             {"3;a \r\nabc\r\n", extension},
+             {"3;a =b\r\nabc\r\n", extension},
+             {"3;a=\r\nabc\r\n", extension},
+             {"3;a=;\r\nabc\r\n", extension},
+             {"3;a=b=c\r\nabc\r\n", extension},
+             {"3;a=\"b\r\nabc\r\n", extension},
+             {"3;a=\"b\\\nabc\r\n", extension},
+             {"3;a=\"b\"c\r\nabc\r\n", extension},
+             {"3;[a]\r\nabc\r\n", extension},
+             {"3;a;;b\r\nabc\r\n", extension},
              {std::string("3;\0\r\n", 5), extension},
              {"3;\x7F\r\n", extension},
              {"3\r\nabcd\r\n", end},

@@ -1,10 +1,10 @@
 // ChunkedBody: takes a body out of its chunks (RFC 9112, 7.1).
 //
 // What belongs here: bytes in, pieces of the body out, as views of what was given. Extensions are
-// read over, since nobody defines any; they may not have control characters, and not be long, for
-// they are where a line feed of its own makes others see another chunk. Trailer fields are checked
-// as header fields are, and dropped (RFC 9110, 6.5.1): none is needed, and one that says how long
-// the message is would come too late.
+// read over, since nobody defines any; they must be of the grammar, without space, and not be long,
+// for they are where a line feed of its own makes others see another chunk. Trailer fields are
+// checked as header fields are, and dropped (RFC 9110, 6.5.1): none is needed, and one that says
+// how long the message is would come too late.
 #pragma once
 
 #include <cstddef>
@@ -62,7 +62,13 @@ class ChunkedBody {
     enum class Place : std::uint8_t {
         size_begin,
         size,
-        extensions,
+        extension_begin,
+        extension_name,
+        extension_value_begin,
+        extension_value,
+        extension_quoted,
+        extension_escaped,
+        extension_quoted_end,
         size_feed,
         data,
         data_return,
@@ -98,7 +104,13 @@ class ChunkedBody {
             case Place::size:
                 take_size(byte);
                 break;
-            case Place::extensions:
+            case Place::extension_begin:
+            case Place::extension_name:
+            case Place::extension_value_begin:
+            case Place::extension_value:
+            case Place::extension_quoted:
+            case Place::extension_escaped:
+            case Place::extension_quoted_end:
                 take_extension(byte);
                 break;
             case Place::size_feed:
@@ -146,19 +158,64 @@ class ChunkedBody {
         } else if (byte == '\r') {
             place_ = Place::size_feed;
         } else if (byte == ';') {
-            place_ = Place::extensions;
+            place_ = Place::extension_begin;
         } else {
             refuse(refusals::bad_chunk_size);
         }
     }
 
     void take_extension(char byte) noexcept {
+        if (++line_ > longest_extensions) {
+            refuse(refusals::long_chunk_line);
+            return;
+        }
+        switch (place_) {
+            case Place::extension_quoted:
+                if (byte == '"') {
+                    place_ = Place::extension_quoted_end;
+                } else if (byte == '\\') {
+                    place_ = Place::extension_escaped;
+                } else if (!characters::is(byte, characters::field)) {
+                    refuse(refusals::bad_chunk_extension);
+                }
+                break;
+            case Place::extension_escaped:
+                place_ = Place::extension_quoted;
+                if (!characters::is(byte, characters::field)) {
+                    refuse(refusals::bad_chunk_extension);
+                }
+                break;
+            case Place::extension_value_begin:
+                if (byte == '"') {
+                    place_ = Place::extension_quoted;
+                    break;
+                }
+                [[fallthrough]];
+            case Place::extension_begin:
+                if (characters::is(byte, characters::token)) {
+                    place_ = place_ == Place::extension_begin ? Place::extension_name
+                                                              : Place::extension_value;
+                } else {
+                    refuse(refusals::bad_chunk_extension);
+                }
+                break;
+            default:
+                end_extension(byte);
+                break;
+        }
+    }
+
+    // A name, a value or what is quoted goes on, or ends.
+    void end_extension(char byte) noexcept {
         if (byte == '\r') {
             place_ = Place::size_feed;
-        } else if (!characters::is(byte, characters::field)) {
+        } else if (byte == ';') {
+            place_ = Place::extension_begin;
+        } else if (byte == '=' && place_ == Place::extension_name) {
+            place_ = Place::extension_value_begin;
+        } else if (!characters::is(byte, characters::token) ||
+                   place_ == Place::extension_quoted_end) {
             refuse(refusals::bad_chunk_extension);
-        } else if (++line_ > longest_extensions) {
-            refuse(refusals::long_chunk_line);
         }
     }
 

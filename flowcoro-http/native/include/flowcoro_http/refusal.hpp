@@ -41,7 +41,7 @@ inline constexpr Refusal late_body{408, "more of the request's body did not come
 inline constexpr Refusal no_memory{503, "the server has no memory left for requests"};
 inline constexpr Refusal bad_chunk_size{400, "a chunk's size is no hexadecimal number"};
 inline constexpr Refusal large_chunk{400, "a chunk's size is too large"};
-inline constexpr Refusal bad_chunk_extension{400, "a chunk's extension has a control character"};
+inline constexpr Refusal bad_chunk_extension{400, "a chunk's extension is none"};
 inline constexpr Refusal long_chunk_line{400, "a chunk's extensions are too long"};
 inline constexpr Refusal bad_chunk_end{400, "a chunk is not as long as its size says"};
 inline constexpr Refusal bad_trailer{400, "a trailer field is none, or may be no trailer"};
