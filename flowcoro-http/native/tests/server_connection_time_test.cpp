@@ -445,16 +445,19 @@ TEST(draining) {
         CHECK((each->state() == "closed") == (each == &idle));
     }
     begun.send("TP/1.1\r\nHost: a\r\n\r\n" + get);
-    CHECK(begun.received() == last_hello && begun.requests() == 1 && begun.is_lost());
+    CHECK(begun.received() == last_hello && begun.requests() == 1 && begun.state() == "shut");
     busy.respond("hello");
     busy.settle();
-    CHECK(busy.received() == last_hello && busy.requests() == 1 && busy.is_lost());
+    CHECK(busy.received() == last_hello && busy.requests() == 1 && busy.state() == "shut");
     CHECK(streaming.http.write("x") && streaming.http.end());
     streaming.over();
     streaming.settle();
-    CHECK(streaming.received() == "1\r\nx\r\n0\r\n\r\n" && streaming.is_lost());
+    CHECK(streaming.received() == "1\r\nx\r\n0\r\n\r\n" && streaming.state() == "shut");
     unwanted.send("abcdef" + get);
-    CHECK(unwanted.is_lost() && unwanted.requests() == 1);
+    CHECK(unwanted.state() == "shut" && unwanted.requests() == 1);
+    for (Peer* const each : {&begun, &busy, &streaming, &unwanted}) {
+        CHECK(seconds_until_over(shared, *each) <= 2 && each->is_lost());
+    }
     CHECK(!upgraded.is_lost());
     upgraded.vanish();
 }

@@ -632,6 +632,9 @@ class ServerConnection : public Deadlines::Waiting {
         minor_ = static_cast<std::uint8_t>(head.minor_version());
         head_request_ = head.method() == "HEAD";
         keep_ = head.keeps_alive();
+        asks_no_more_ = !keep_;
+        framing_ = Framing::length;
+        silent_ = false;
         says_keep_ = keep_ && minor_ == 0;
         expects_continue_ = false;
         std::string_view body;
@@ -826,7 +829,10 @@ class ServerConnection : public Deadlines::Waiting {
     // So is the request.
     void finish() noexcept {
         if (!keep_ || shared_.draining) {
-            close();
+            // Who does not know yet that this is the last response may have sent more, which would
+            // reset the connection under it.
+            const bool is_told_by_end = framing_ == Framing::none && !silent_;
+            asks_no_more_ || is_told_by_end ? close() : linger();
             return;
         }
         input_ = Input::idle;
@@ -932,6 +938,7 @@ class ServerConnection : public Deadlines::Waiting {
     bool head_request_ = false;
     bool keep_ = true;
     bool says_keep_ = false;
+    bool asks_no_more_ = false;  // the request is the peer's last
     bool expects_continue_ = false;
     bool silent_ = false;  // the response has no body, whatever is written of one
     bool consuming_ = false;
