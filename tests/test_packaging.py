@@ -319,7 +319,7 @@ def test_the_wheel_of_http_has_its_extension_and_no_sources(wheels: Path) -> Non
     expected = {
         str(p.relative_to(package))
         for p in package.rglob("*")
-        if p.suffix in {".py", ".pyi"} or p.name == "py.typed"
+        if p.is_file() and p.suffix not in {".pyc", ".so", ".pyd"}
     }
     assert {"flowcoro_http/_native.pyi", "flowcoro_http/py.typed"} < expected
     found = {name for name in of_any_python(wheel) if ".dist-info/" not in name}
