@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator
+from types import ModuleType
 from typing import Any
 
 import anyio
@@ -11,13 +12,16 @@ import httpx
 import pytest
 
 import flowcoro_http.middleware as package
+import flowcoro_http.plugin as our_plugin
 from _serving import bare_request
-from flowcoro.testing import simulate
+from flowcoro import App, Context, hookimpl
+from flowcoro.testing import make_host, simulate
 from flowcoro_http import (
     BodyLimit,
     Compression,
     Cors,
     Deadline,
+    HttpServer,
     Middleware,
     Overload,
     RateLimit,
@@ -110,6 +114,23 @@ async def test_all_of_them_together() -> None:
         assert response.headers["x-request-id"]
         assert response.headers["vary"] == "cookie, accept-encoding"
         assert (await client.post("/", content=b"x" * 10_001)).status_code == 413
+
+
+async def test_a_plugin_may_add_them() -> None:
+    plugin: Any = ModuleType("some_plugin")
+    plugin.FLOWCORO_HOOK_API = 1
+
+    @hookimpl
+    def flowcoro_http_middleware(context: Context) -> list[Middleware]:
+        return [Cors(["https://app.example"]), SecurityHeaders(), RequestId()]
+
+    plugin.flowcoro_http_middleware = flowcoro_http_middleware
+    server = HttpServer(echo_router(), port=0)
+    async with App(server, plugins=make_host(our_plugin, plugin)), httpx.AsyncClient() as client:
+        response = await client.get(server.url, headers={"origin": "https://app.example"})
+    assert response.headers["access-control-allow-origin"] == "https://app.example"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["x-request-id"]
 
 
 async def test_use_takes_middleware_only() -> None:

@@ -98,8 +98,9 @@ def flowcoro_http_middleware(context: Context) -> Sequence[Middleware]:
     When: each time an application with an `HttpServer` over a `Router` starts.
     Thread: the event loop's; so is the middleware.
     Args: `context`, the application's configuration, plugins and dependencies.
-    Result: named middleware, outermost first by `order`. It sees unknown paths and
-        failures as responses, and `request.route` tells which route matched.
+    Result: named middleware, outermost first by `order`: functions of your own, or what
+        `flowcoro_http.middleware` has. It sees unknown paths and failures as responses, and
+        `request.route` tells which route matched.
     On failure: the plugin's middleware is missing; the failure is recorded and logged.
         What middleware raises at a request is answered with 500.
     Since: 0.1.
