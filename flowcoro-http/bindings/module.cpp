@@ -1,7 +1,10 @@
 // flowcoro_http._native: only the list of what is in it.
+#include "call.hpp"
+#include "client.hpp"
 #include "connection.hpp"
 #include "engine.hpp"
 #include "exchange.hpp"
+#include "fetched.hpp"
 #include "names.hpp"
 #include "python.hpp"
 #include "ready.hpp"
@@ -14,7 +17,8 @@ int execute(PyObject* module) noexcept {
     using namespace flowcoro_http::bindings;
     const bool good = make_names() && add_ready(module) && add_runner(module) &&
                       add_exchange(module) && add_engine(module) && add_stream_protocol(module) &&
-                      add_routing(module);
+                      add_routing(module) && add_client_engine(module) && add_client(module) &&
+                      add_call(module) && add_fetched(module) && add_request_text(module);
     return good ? 0 : -1;
 }
 

@@ -14,13 +14,23 @@ import flowcoro
 
 @pytest.fixture
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """Run by asyncio; over FlowCoro's loop where a test of the server backends asks for it."""
+    """Run by asyncio; over FlowCoro's loop where a test of servers or clients asks for it."""
     options: dict[str, Any] = {}
+    over_ours = False
     if "served_by" in request.fixturenames:
         _, over_ours = request.getfixturevalue("served_by")
-        if over_ours:
-            options["loop_factory"] = flowcoro.new_event_loop
+    if "client_loop" in request.fixturenames:
+        over_ours = request.getfixturevalue("client_loop") == "flowcoro"
+    if over_ours:
+        options["loop_factory"] = flowcoro.new_event_loop
     return "asyncio", options
+
+
+@pytest.fixture(params=["flowcoro", "asyncio"])
+def client_loop(request: pytest.FixtureRequest) -> str:
+    """The loop that a client's test runs on."""
+    chosen: str = request.param
+    return chosen
 
 
 @pytest.fixture(

@@ -34,6 +34,11 @@ if TYPE_CHECKING:
         ServerOptions,
     )
     from flowcoro_http._client import HttpClient
+    from flowcoro_http._client._errors import ResponseTooLargeError
+    from flowcoro_http._client._pool import PoolState
+    from flowcoro_http._client._response import FetchResponse
+    from flowcoro_http._client._retry import RetryPolicy
+    from flowcoro_http._client._transport import NativeTransport
     from flowcoro_http._config import HttpConfig, Limits
     from flowcoro_http._encoding import ResponseEncoder
     from flowcoro_http._events import ServerSentEvent
@@ -77,6 +82,7 @@ __all__ = [
     "Cors",
     "CountingServer",
     "Deadline",
+    "FetchResponse",
     "FieldError",
     "File",
     "Form",
@@ -96,9 +102,11 @@ __all__ = [
     "MiddlewareHandler",
     "MultiMapping",
     "MutableHeaders",
+    "NativeTransport",
     "Overload",
     "ParameterError",
     "Path",
+    "PoolState",
     "Problem",
     "Query",
     "RateLimit",
@@ -107,6 +115,8 @@ __all__ = [
     "RequestId",
     "Response",
     "ResponseEncoder",
+    "ResponseTooLargeError",
+    "RetryPolicy",
     "Route",
     "RouteConflictError",
     "Router",
@@ -137,6 +147,7 @@ _HOMES = {
     "Cors": "middleware.cors",
     "CountingServer": "_backend",
     "Deadline": "middleware.deadline",
+    "FetchResponse": "_client._response",
     "FieldError": "_problem",
     "File": "_markers",
     "Form": "_markers",
@@ -156,9 +167,11 @@ _HOMES = {
     "MiddlewareHandler": "_middleware",
     "MultiMapping": "_multi",
     "MutableHeaders": "_multi",
+    "NativeTransport": "_client._transport",
     "Overload": "middleware.overload",
     "ParameterError": "_parameters",
     "Path": "_markers",
+    "PoolState": "_client._pool",
     "Problem": "_problem",
     "Query": "_markers",
     "RateLimit": "middleware.rate_limit",
@@ -167,6 +180,8 @@ _HOMES = {
     "RequestId": "middleware.request_id",
     "Response": "_response",
     "ResponseEncoder": "_encoding",
+    "ResponseTooLargeError": "_client._errors",
+    "RetryPolicy": "_client._retry",
     "Route": "_route",
     "RouteConflictError": "_routing",
     "Router": "_router",

@@ -97,11 +97,26 @@ def check_path(path: str | bytes | os.PathLike[str]) -> str:
     return name
 
 
-async def dial(host: str, port: int, *, local_address: tuple[str, int] | None) -> socket.socket:
-    """Connect to the first of a host's addresses that answers.
+async def dial(
+    host: str, port: int, *, local_address: tuple[str, int] | None = None
+) -> socket.socket:
+    """Connect to the first of a host's addresses that answers (RFC 8305).
+
+    What `TcpClient.connect` does before TLS, for those who make something else of the socket. One
+    that is cancelled leaves none behind.
+
+    Args:
+        host: its name or address.
+        port: its port.
+        local_address: host and port to connect from.
+
+    Returns:
+        A socket that does not block, the caller's from now on.
 
     Raises:
         OSError: none did; the error of the first, with those of the others in its notes.
+        TypeError: the host is no string, or the port no number.
+        ValueError: the port is out of range, or the host has a NUL.
     """
     check_endpoint(host, port)
     loop = asyncio.get_running_loop()

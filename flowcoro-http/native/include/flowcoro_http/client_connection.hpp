@@ -93,6 +93,9 @@ class ClientConnection {
 
     [[nodiscard]] bool is_idle() const noexcept { return input_ == Input::idle; }
 
+    // Whether a body comes that only the connection's end ends, so that it matters who ended it.
+    [[nodiscard]] bool is_until_end() const noexcept { return input_ == Input::rest; }
+
     [[nodiscard]] bool is_closed() const noexcept { return input_ == Input::closed; }
 
     // Nobody waits for the response any more, and the connection cannot be used.

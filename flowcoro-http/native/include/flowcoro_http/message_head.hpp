@@ -73,6 +73,9 @@ class MessageHead {
     // Bytes, those of the empty line included: where the body begins.
     [[nodiscard]] std::size_t size() const noexcept { return line_; }
 
+    // All of it, as it came.
+    [[nodiscard]] std::string_view text() const noexcept { return bytes_.substr(0, line_); }
+
     // Of HTTP/1: 0 or 1.
     [[nodiscard]] int minor_version() const noexcept { return minor_; }
 

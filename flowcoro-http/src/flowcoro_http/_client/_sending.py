@@ -1,0 +1,92 @@
+"""`Sending`: one request of httpx's, sent as often as its policy says."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any
+
+import httpx
+
+from flowcoro_http._client._errors import without_user
+from flowcoro_http._client._retry import RetryPolicy, log_retry
+from flowcoro_http._client._setup import Opened, as_policy
+
+__all__ = ["Sending"]
+
+
+class Sending:
+    """A request, and what it is sent by.
+
+    Args:
+        opened: the client's parts.
+        method: the HTTP method.
+        url: absolute, or relative to the base URL.
+        options: what httpx takes for a request.
+        phases: seconds of each wait where the client has no limit of its own; None: any time.
+        stream: whether the response's body is left to be read.
+    """
+
+    def __init__(
+        self,
+        opened: Opened,
+        method: str,
+        url: str,
+        options: dict[str, Any],
+        *,
+        phases: float | None,
+        stream: bool,
+    ) -> None:
+        self._opened = opened
+        where, user = without_user(url)
+        self._options = {
+            name: options.pop(name) for name in ("auth", "follow_redirects") if name in options
+        }
+        if user is not None:
+            self._options.setdefault("auth", user)
+        self._stream = stream
+        self._request = opened.client.build_request(
+            method, where, timeout=opened.settings.phases(phases), **options
+        )
+
+    async def run(self, retries: RetryPolicy | int | None, deadline: float) -> httpx.Response:
+        """Send it until there is a response that stands, or nothing helps.
+
+        Args:
+            retries: None: the client's own.
+            deadline: when it is too late to try again, by the loop's clock.
+        """
+        opened = self._opened
+        policy = opened.retrier.policy if retries is None else as_policy(retries)
+        request = self._request
+        method = request.method
+        opened.retrier.note_request()
+        may_repeat = isinstance(request.stream, httpx.ByteStream)
+        tried = 1
+        while True:
+            outcome: httpx.Response | httpx.TransportError
+            try:
+                outcome = await opened.client.send(request, stream=self._stream, **self._options)
+                if not may_repeat or not policy.wants_status(method, outcome.status_code):
+                    return outcome
+            except httpx.TransportError as error:
+                if not may_repeat or not policy.wants_error(method, error):
+                    raise
+                outcome = error
+            headers = outcome.headers if isinstance(outcome, httpx.Response) else None
+            delay = opened.retrier.next_delay(policy, tried, _left(deadline), headers)
+            if delay is None:
+                if isinstance(outcome, httpx.Response):
+                    return outcome
+                raise outcome
+            log_retry(method, request.url, delay, outcome)
+            if isinstance(outcome, httpx.Response):
+                await outcome.aclose()
+            await asyncio.sleep(delay)
+            tried += 1
+
+
+def _left(deadline: float) -> float:
+    if deadline == math.inf:
+        return math.inf
+    return deadline - asyncio.get_running_loop().time()
