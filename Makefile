@@ -19,6 +19,7 @@ BENCH_PYTHON ?= $(BIN)/python
 BENCH_OPTIONS ?=
 BENCH_NAMES ?= *
 FUZZ_RUNS ?= 10000000
+DIFFERENTIAL_CASES ?= 1000000
 SOAK_OPTIONS ?=
 FREE_THREADED_HOME ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flowcoro/python-free-threaded-3.13
 FREE_THREADED_PYTHON ?= $(FREE_THREADED_HOME)/bin/python3.13t
@@ -30,7 +31,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-python test-packaging test-free-threaded bench bench-loops bench-http soak soak-http fuzz \
-	coverage lint format types layering docs native-test native-sanitize native-coverage native-bench \
+	http-differential coverage lint format types layering docs native-test native-sanitize native-coverage native-bench \
 	native-cross native-windows stubs wheels clean
 
 help: ## List the targets
@@ -204,6 +205,10 @@ fuzz: ## Fuzz what reads the network's bytes (needs clang; FUZZ_RUNS=10000000)
 	cd build/fuzz && ./connection_fuzz -runs=$(FUZZ_RUNS) -max_len=512 -print_final_stats=1 \
 		-dict=$(CURDIR)/flowcoro-http/native/fuzz/http.dict found-connection
 	cd build/fuzz && ./routes_fuzz -runs=$(FUZZ_RUNS) -max_len=128 -print_final_stats=1 found-routes
+
+http-differential: $(SETUP) ## Compare what the HTTP engine, h11 and httptools read (DIFFERENTIAL_CASES=1000000)
+	DIFFERENTIAL_CASES=$(DIFFERENTIAL_CASES) DIFFERENTIAL_SEED=$${DIFFERENTIAL_SEED:-$$RANDOM$$$$} \
+		$(BIN)/pytest -q --timeout 0 flowcoro-http/tests/test_http_differential.py
 
 native-cross: $(SETUP) ## Compile the native core for macOS and FreeBSD (by zig's clang)
 	$(BIN)/python -m ziglang version $(QUIETLY) 2>&1 || $(UV) pip install --quiet \

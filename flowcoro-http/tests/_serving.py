@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
-from anyio.abc import ByteStream
+from anyio.abc import ByteStream, SocketAttribute
 
 from flowcoro_http import (
     HttpServer,
@@ -15,6 +17,7 @@ from flowcoro_http import (
     WebSocket,
 )
 from flowcoro_http._exchange import AsgiExchange
+from flowcoro_http._native import Engine
 from flowcoro_http._types import Message, Receive
 
 MEGABYTE = 1024 * 1024
@@ -97,6 +100,19 @@ async def read_until(stream: ByteStream, end: bytes) -> bytes:
     while not received.endswith(end):
         received += await stream.receive()
     return received
+
+
+def engine_of(server: HttpServer) -> Engine:
+    """What the native backend serves by."""
+    engine = server._gate._engine  # type: ignore[union-attr]
+    assert isinstance(engine, Engine)
+    return engine
+
+
+def reset(stream: ByteStream) -> None:
+    """Have the stream's close send an RST: the peer vanishes."""
+    sock = stream.extra(SocketAttribute.raw_socket)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 async def settled(condition: Callable[[], bool]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 import _serving
 import flowcoro
+import flowcoro.reactor
 
 
 @pytest.fixture
@@ -23,6 +25,10 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
         over_ours = request.getfixturevalue("client_loop") == "flowcoro"
     if over_ours:
         options["loop_factory"] = flowcoro.new_event_loop
+    if "native_over" in request.fixturenames:
+        name = request.getfixturevalue("native_over")
+        if name != "asyncio":
+            options["loop_factory"] = partial(flowcoro.new_event_loop, name)
     return "asyncio", options
 
 
@@ -31,6 +37,14 @@ def client_loop(request: pytest.FixtureRequest) -> str:
     """The loop that a client's test runs on."""
     chosen: str = request.param
     return chosen
+
+
+@pytest.fixture(params=["asyncio", *flowcoro.reactor.available()])
+def native_over(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Serve by the native backend, over each loop: asyncio's, and ours with each reactor."""
+    monkeypatch.setattr(_serving, "BACKEND", "native")
+    name: str = request.param
+    return name
 
 
 @pytest.fixture(
