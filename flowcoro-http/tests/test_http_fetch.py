@@ -58,12 +58,13 @@ async def test_requests() -> None:
         await client.fetch("users", "PUT", content="t\xe9xt", headers={"X-From": "me"})
         await client.fetch("users", "PATCH", content=b"x" * 200_000)
         await client.fetch("users", "POST")
-        await client.fetch("users", "DELETE", headers=[("X-A", "1"), ("x-b", "2")])
+        await client.fetch("users", "Delete", headers=[("X-A", "1"), ("x-b", "2")])
         await client.fetch(f"http://localhost:{server.port}/elsewhere")
         assert server.connections == 1
 
     heads = [head for head, _ in server.requests]
     assert heads[0].startswith(b"GET /users/7?a=b%20c HTTP/1.1\r\n")
+    assert heads[6].startswith(b"DELETE /users HTTP/1.1\r\n")
     assert heads[-1].startswith(b"GET /elsewhere HTTP/1.1\r\n")
     fields = [fields_of(head) for head in heads]
     assert fields[0]["host"] == f"localhost:{server.port}"

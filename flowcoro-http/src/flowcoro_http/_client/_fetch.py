@@ -109,6 +109,8 @@ class Fetcher:
     ) -> FetchResponse:
         """Send a request and return its response; see `HttpClient.fetch`."""
         target = self._targets.get(url) or self._resolve(url)
+        if not method.isupper():
+            method = method.upper()
         if headers is None and content is None and json is None:
             sent = target.sent.get(method) or _plain(target, method)
         else:

@@ -211,7 +211,7 @@ class _Outgoing:
             raise httpx.LocalProtocolError("the request's body is not for an asynchronous client")
         try:
             async for piece in stream:
-                full = call.write(piece)
+                full = call.write(bytes(piece))  # the same, if it is that
                 while full and not call.done:
                     await _wait(call, pool, timeout)
                     full = call.full
