@@ -14,7 +14,9 @@ namespace flowcoro_http::bindings {
 
 namespace {
 
-constexpr double shortest_tick = 0.1;  // seconds: how late a deadline may be seen
+// How late a deadline may be seen.
+constexpr double shortest_tick = 0.1;                  // seconds
+constexpr Deadlines::Time longest_late = 100'000'000;  // nanoseconds
 
 bool is_exception(const Ref& error) noexcept {
     return PyObject_IsInstance(error.get(), PyExc_Exception) == 1;
@@ -34,7 +36,12 @@ bool is_websocket(const RequestHead& head) noexcept {
 
 Engine::Engine(PyObject* self, PyObject* loop, const flowcoro_native_api* api,
                flowcoro_reactor* reactor) noexcept
-    : spare(loop), self_(self), loop_(loop), api_(api), reactor_(reactor) {
+    : spare(loop),
+      self_(self),
+      loop_(loop),
+      api_(api),
+      reactor_(reactor),
+      context_(Ref::steal(PyContext_CopyCurrent())) {
     if (reactor_ != nullptr) {
         api_->reactor_retain(reactor_);
     }
@@ -59,11 +66,9 @@ void Engine::look_at_clocks() noexcept {
 }
 
 void Engine::arm() noexcept {
-    if (armed_) {
-        return;
-    }
     const Deadlines::Time next = shared.deadlines.next();
-    if (next == Deadlines::never) {
+    // One that is set for later than this does not do; its call will find nothing to do.
+    if (next == Deadlines::never || (armed_ && next >= armed_for_ - longest_late)) {
         return;
     }
     const double delay = std::max(static_cast<double>(next - shared.now) / 1e9, shortest_tick);
@@ -78,6 +83,7 @@ void Engine::arm() noexcept {
         return;
     }
     armed_ = true;
+    armed_for_ = next;
 }
 
 int Engine::listen(flowcoro_handle descriptor) noexcept {
@@ -151,7 +157,9 @@ bool Engine::set_limit(std::string_view name, double value) noexcept {
 }
 
 void Engine::tick() noexcept {
-    armed_ = false;
+    if (shared.now >= armed_for_ - longest_late) {
+        armed_ = false;
+    }
     for (;;) {
         const auto [waiting, wait] = shared.deadlines.expired(shared.now);
         if (waiting == nullptr) {
@@ -213,9 +221,13 @@ void Engine::defer(Connection& connection) noexcept {
     connection.deferred_ = true;
     if (!to_proceed_) {
         const Ref proceed = Ref::steal(PyObject_GetAttrString(self_, "_proceed"));
-        const Ref handle =
-            proceed ? Ref::steal(PyObject_CallMethodOneArg(loop_, names.call_soon, proceed.get()))
-                    : Ref();
+        const Ref keywords = Ref::steal(PyTuple_Pack(1, names.context));
+        Ref handle;
+        if (proceed && keywords && context_) {
+            PyObject* const arguments[] = {loop_, proceed.get(), context_.get()};
+            handle = Ref::steal(
+                PyObject_VectorcallMethod(names.call_soon, arguments, 2, keywords.get()));
+        }
         to_proceed_ = static_cast<bool>(handle);
         PyErr_Clear();  // the loop is closed
     }

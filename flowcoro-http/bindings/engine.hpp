@@ -115,6 +115,7 @@ class Engine {
     PyObject* loop_;
     const flowcoro_native_api* api_;
     flowcoro_reactor* reactor_;
+    Ref context_;  // the server's: what handlers set in theirs is not the next one's
     Ref table_;
     const Routes* routes_ = nullptr;  // table_'s
     std::vector<std::unique_ptr<Endpoint>>
@@ -128,6 +129,7 @@ class Engine {
     std::size_t most_connections_ = 0;
     std::size_t in_flight_ = 0;
     bool armed_ = false;
+    Deadlines::Time armed_for_ = 0;
     bool to_proceed_ = false;
 };
 
