@@ -19,6 +19,8 @@ BENCH_PYTHON ?= $(BIN)/python
 BENCH_OPTIONS ?=
 BENCH_NAMES ?= *
 FUZZ_RUNS ?= 10000000
+# 0: another each time.
+FUZZ_SEED ?= 0
 DIFFERENTIAL_CASES ?= 1000000
 SOAK_OPTIONS ?=
 FREE_THREADED_HOME ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flowcoro/python-free-threaded-3.13
@@ -196,15 +198,15 @@ fuzz: ## Fuzz what reads the network's bytes (needs clang; FUZZ_RUNS=10000000)
 			flowcoro-http/native/fuzz/$${subject}_fuzz.cpp \
 			-o build/fuzz/$${subject}_fuzz || exit 1; \
 	done
-	cd build/fuzz && ./requests_fuzz -runs=$(FUZZ_RUNS) -max_len=4096 -print_final_stats=1 \
+	cd build/fuzz && ./requests_fuzz -runs=$(FUZZ_RUNS) -seed=$(FUZZ_SEED) -max_len=4096 -print_final_stats=1 \
 		-dict=$(CURDIR)/flowcoro-http/native/fuzz/http.dict found \
 		$(CURDIR)/flowcoro-http/native/fuzz/corpus
-	cd build/fuzz && ./responses_fuzz -runs=$(FUZZ_RUNS) -max_len=4096 -print_final_stats=1 \
+	cd build/fuzz && ./responses_fuzz -runs=$(FUZZ_RUNS) -seed=$(FUZZ_SEED) -max_len=4096 -print_final_stats=1 \
 		-dict=$(CURDIR)/flowcoro-http/native/fuzz/http.dict found-responses \
 		$(CURDIR)/flowcoro-http/native/fuzz/corpus-responses
-	cd build/fuzz && ./connection_fuzz -runs=$(FUZZ_RUNS) -max_len=512 -print_final_stats=1 \
+	cd build/fuzz && ./connection_fuzz -runs=$(FUZZ_RUNS) -seed=$(FUZZ_SEED) -max_len=512 -print_final_stats=1 \
 		-dict=$(CURDIR)/flowcoro-http/native/fuzz/http.dict found-connection
-	cd build/fuzz && ./routes_fuzz -runs=$(FUZZ_RUNS) -max_len=128 -print_final_stats=1 found-routes
+	cd build/fuzz && ./routes_fuzz -runs=$(FUZZ_RUNS) -seed=$(FUZZ_SEED) -max_len=128 -print_final_stats=1 found-routes
 
 http-differential: $(SETUP) ## Compare what the HTTP engine, h11 and httptools read (DIFFERENTIAL_CASES=1000000)
 	DIFFERENTIAL_CASES=$(DIFFERENTIAL_CASES) DIFFERENTIAL_SEED=$${DIFFERENTIAL_SEED:-$$RANDOM$$$$} \
