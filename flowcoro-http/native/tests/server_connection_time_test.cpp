@@ -260,6 +260,20 @@ TEST(who_takes_nothing_of_a_stream) {
     CHECK(peer.state() == "aborted" && peer.told() == "GET / <> gone ");
 }
 
+TEST(who_takes_nothing_of_a_head) {
+    const std::string value(2000, 'x');
+    for (const unsigned status : {103U, 200U}) {
+        Shared shared;
+        Peer peer(shared);
+        peer.takes = false;
+        peer.send(get);
+        const ResponseFields& fields = peer.fields("X", value);
+        CHECK(status == 103 ? peer.http.inform(status, fields) : peer.http.start(status, fields));
+        CHECK(peer.http.is_full() && seconds_until_over(shared, peer) == 30);
+        CHECK(peer.state() == "aborted" && peer.told() == "GET / <> gone ");
+    }
+}
+
 TEST(who_takes_a_little_is_not_late) {
     Shared shared;
     Peer peer(shared);

@@ -304,8 +304,10 @@ class ServerConnection : public Deadlines::Waiting {
         } else if (!silent_) {
             keep_ = false;  // the end of the connection ends it (RFC 9112, 6.3)
         }
+        const std::size_t before = unsent_while_waiting();
         write_head(status, fields, framing_, left_, "");
         output_ = Output::streaming;
+        note_full(before);
         return true;
     }
 
@@ -315,9 +317,11 @@ class ServerConnection : public Deadlines::Waiting {
             return false;
         }
         const StatusLine line(status);
+        const std::size_t before = unsent_while_waiting();
         wire_.write(line.text());
         wire_.write(fields.text());
         wire_.write("\r\n");
+        note_full(before);
         return true;
     }
 
