@@ -142,6 +142,8 @@ class _Watchdog:
 
 
 def _tell(error: FlowcoroError) -> None:
+    for each in logging.getLogger().handlers:
+        each.flush()  # what was logged on the way to the error stands before it
     print(f"flowcoro: error: {error}", file=sys.stderr)  # noqa: T201 - for the operator
     logger.debug("traceback of the error above", exc_info=error)
 
