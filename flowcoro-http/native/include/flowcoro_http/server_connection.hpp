@@ -22,114 +22,32 @@
 //   unsent_     of a connection that waits for its peer to take something (Wait::sending): what was
 //               unsent when the wait began. Less means that the peer is slow, not gone.
 //
+// All functions here change the same few states, so they stand together, though it is a long file.
+// How a head is written, a body is taken apart and deadlines are kept is elsewhere.
+//
 // A Responder's functions are called within received(), ended(), lost(), timed_out() and proceed(),
 // never within a call that it makes itself, but behind(). Not to be destroyed within any of them.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <memory>
 #include <new>
-#include <optional>
 #include <string>
 #include <string_view>
 
-#include "flowcoro_http/chunked_body.hpp"
-#include "flowcoro_http/date_field.hpp"
 #include "flowcoro_http/deadlines.hpp"
 #include "flowcoro_http/refusal.hpp"
+#include "flowcoro_http/request_body.hpp"
 #include "flowcoro_http/request_head.hpp"
+#include "flowcoro_http/responder.hpp"
 #include "flowcoro_http/response_fields.hpp"
+#include "flowcoro_http/response_writer.hpp"
+#include "flowcoro_http/server_shared.hpp"
 #include "flowcoro_http/status_line.hpp"
+#include "flowcoro_http/wire.hpp"
 
 namespace flowcoro_http {
-
-// Where a connection's bytes go. Whatever fails ends in lost().
-class Wire {
-  public:
-    // Room for so many bytes, written by commit() before anything else is; null: use write().
-    virtual char* prepare(std::size_t size) noexcept = 0;
-    virtual void commit(std::size_t size) noexcept = 0;
-
-    // Copies them.
-    virtual void write(std::string_view bytes) noexcept = 0;
-
-    // Whether it is better to wait for writable() before more is written.
-    [[nodiscard]] virtual bool is_full() const noexcept = 0;
-
-    // Bytes that were written and have not gone yet.
-    [[nodiscard]] virtual std::size_t unsent() const noexcept = 0;
-
-    virtual void pause_reading() noexcept = 0;
-    virtual void resume_reading() noexcept = 0;
-
-    // The peer gets the end, when all has gone.
-    virtual void shutdown_write() noexcept = 0;
-
-    // When all has gone.
-    virtual void close() noexcept = 0;
-
-    virtual void abort() noexcept = 0;
-
-  protected:
-    ~Wire() = default;
-};
-
-// Who answers the requests of a connection.
-class Responder {
-  public:
-    // A request. The views of the head are valid until this returns. `body`: what has come of it;
-    // `whole`: that is all. Not whole: body() and body_over() follow.
-    virtual void request(const RequestHead& head, std::string_view body, bool whole) noexcept = 0;
-
-    // A piece of the body, or, after upgrade(), of whatever the connection speaks.
-    virtual void body(std::string_view piece) noexcept = 0;
-
-    // The body has come; after upgrade(): the peer has sent all.
-    virtual void body_over() noexcept = 0;
-
-    // Nobody is left to answer, or nothing can be sent any more; for a request only whose response
-    // is not complete.
-    virtual void gone() noexcept = 0;
-
-    // is_full() has become untrue.
-    virtual void writable() noexcept = 0;
-
-    // Something that is no request was answered with its refusal.
-    virtual void refused(const Refusal& why) noexcept = 0;
-
-    // The next request has come already: proceed() is to be called, though not from within this.
-    virtual void behind() noexcept = 0;
-
-  protected:
-    ~Responder() = default;
-};
-
-// What all connections of a server have in common; belongs to their thread.
-struct ServerShared {
-    struct Limits {
-        HeadLimits head;
-        std::size_t held = 64 * 1024;  // of what a peer sends ahead; bytes
-        // Of a body that nobody wants, read to keep the connection; bytes.
-        std::uint64_t unwanted = 16 * 1024 * 1024;
-        std::size_t memory = std::size_t{256} << 20;  // bytes held for all connections
-        Deadlines::Time longest_linger = 30'000'000'000;
-    };
-
-    Limits limits;
-    RequestHead parser{limits.head};
-    DateField date;
-    Deadlines deadlines;
-    std::string scratch;       // for heads that the wire has no room for
-    Deadlines::Time now = 0;   // set whenever something comes from outside
-    std::int64_t seconds = 0;  // since 1970, set likewise
-    std::size_t held = 0;      // bytes, in all connections
-    std::uint64_t requests = 0;
-    bool draining = false;
-    bool parsing = false;  // `parser` has a head that is in use
-};
 
 class ServerConnection : public Deadlines::Waiting {
   public:
@@ -283,7 +201,7 @@ class ServerConnection : public Deadlines::Waiting {
         }
         const bool unwelcome = status == 413 && input_ == Input::body;
         keep_ = keep_ && can_go_on() && !unwelcome && !fields.closes() && !shared_.draining;
-        write_head(status, fields, framing, length, empty || head_request_ ? "" : body);
+        say(status, fields, framing, length, empty || head_request_ ? "" : body);
         complete();
         return true;
     }
@@ -305,7 +223,7 @@ class ServerConnection : public Deadlines::Waiting {
             keep_ = false;  // the end of the connection ends it (RFC 9112, 6.3)
         }
         const std::size_t before = unsent_while_waiting();
-        write_head(status, fields, framing_, left_, "");
+        say(status, fields, framing_, left_, "");
         output_ = Output::streaming;
         note_full(before);
         return true;
@@ -335,7 +253,7 @@ class ServerConnection : public Deadlines::Waiting {
         }
         const std::size_t before = unsent_while_waiting();
         if (framing_ == Framing::chunked) {
-            write_chunk(piece);
+            write_chunk(wire_, piece);
         } else {
             if (framing_ == Framing::length) {
                 if (piece.size() > left_) {
@@ -438,10 +356,6 @@ class ServerConnection : public Deadlines::Waiting {
     enum class Output : std::uint8_t { none, pending, streaming };
 
     enum class Paused : std::uint8_t { for_held = 1, for_body = 2 };
-
-    // With the head in one piece: one write, no copy of its own.
-    static constexpr std::size_t largest_together = 12 * 1024;
-    static constexpr std::size_t longest_own_fields = 192;
 
     void wait_for(Wait wait) noexcept { shared_.deadlines.begin(*this, wait, shared_.now); }
 
@@ -656,15 +570,11 @@ class ServerConnection : public Deadlines::Waiting {
 
     void begin_body(const RequestHead& head, std::string_view rest, std::string_view& body) {
         if (head.framing() == Framing::chunked) {
-            chunks_.emplace();
-            input_ = Input::body;
+            body_.begin_chunked();
         } else {
-            chunks_.reset();
-            body = rest.substr(0, static_cast<std::size_t>(
-                                      std::min<std::uint64_t>(rest.size(), head.content_length())));
-            body_left_ = head.content_length() - body.size();
-            input_ = body_left_ == 0 ? Input::over : Input::body;
+            body = body_.begin_sized(head.content_length(), rest);
         }
+        input_ = body_.is_over() ? Input::over : Input::body;
         if (input_ == Input::body) {
             expects_continue_ = head.expects_continue() && rest.empty();
             if (!expects_continue_) {
@@ -683,35 +593,22 @@ class ServerConnection : public Deadlines::Waiting {
             wait_for(Wait::body);
         }
         expects_continue_ = false;
-        std::string_view piece;
-        std::size_t taken = 0;
-        bool over = false;
-        if (chunks_) {
-            const ChunkedBody::Step step = chunks_->take(bytes);
-            if (chunks_->refusal() != nullptr) {
-                break_off(*chunks_->refusal());
-                return bytes.size();
-            }
-            taken = step.taken;
-            piece = step.data;
-            over = chunks_->is_over();
-        } else {
-            taken = static_cast<std::size_t>(std::min<std::uint64_t>(bytes.size(), body_left_));
-            piece = bytes.substr(0, taken);
-            body_left_ -= taken;
-            over = body_left_ == 0;
+        const RequestBody::Step step = body_.take(bytes);
+        if (step.refusal != nullptr) {
+            break_off(*step.refusal);
+            return bytes.size();
         }
         if (input_ == Input::unwanted) {
-            unwanted_ += taken;
+            unwanted_ += step.taken;
             if (unwanted_ > shared_.limits.unwanted) {
                 linger();
                 return bytes.size();
             }
-        } else if (!piece.empty()) {
-            responder_.body(piece);
+        } else if (!step.piece.empty()) {
+            responder_.body(step.piece);
         }
         // The response may have been completed by it, or the connection broken off.
-        if (over && (input_ == Input::body || input_ == Input::unwanted)) {
+        if (step.over && (input_ == Input::body || input_ == Input::unwanted)) {
             wait_for_taker();
             const bool answered = input_ == Input::unwanted || output_ == Output::none;
             input_ = Input::over;
@@ -721,95 +618,25 @@ class ServerConnection : public Deadlines::Waiting {
                 responder_.body_over();
             }
         }
-        return taken;
+        return step.taken;
     }
 
     // Whether the connection can serve another request after this one: what is left of its body is
     // little and will come.
     [[nodiscard]] bool can_go_on() const noexcept {
         return input_ != Input::body ||
-               (!expects_continue_ && (chunks_ || body_left_ <= shared_.limits.unwanted));
+               (!expects_continue_ && body_.may_be_within(shared_.limits.unwanted));
     }
 
-    void write_head(unsigned status, const ResponseFields& fields, Framing framing,
-                    std::uint64_t length, std::string_view body) noexcept {
-        const StatusLine line(status);
-        const std::string_view text = fields.text();
-        const bool together = body.size() <= largest_together;
-        const std::size_t size =
-            line.text().size() + text.size() + longest_own_fields + (together ? body.size() : 0);
-        char* const room = wire_.prepare(size);
-        char* out = room;
-        if (room == nullptr) {
-            try {
-                shared_.scratch.resize(size);
-            } catch (const std::bad_alloc&) {
-                cut();
-                return;
-            }
-            out = shared_.scratch.data();
+    // The head of a response, as it stands with the connection.
+    void say(unsigned status, const ResponseFields& fields, Framing framing, std::uint64_t length,
+             std::string_view body) noexcept {
+        const Persistence persistence = !keep_       ? Persistence::closes
+                                        : says_keep_ ? Persistence::stays_and_says_so
+                                                     : Persistence::stays;
+        if (!write_head(shared_, wire_, status, fields, {framing, length, persistence}, body)) {
+            cut();
         }
-        char* const begin = out;
-        out = put(out, line.text());
-        out = put(out, text);
-        if (framing == Framing::length) {
-            out = put_number(put(out, "Content-Length: "), length);
-            out = put(out, "\r\n");
-        } else if (framing == Framing::chunked) {
-            out = put(out, "Transfer-Encoding: chunked\r\n");
-        }
-        if (!fields.has_date()) {
-            out = put(out, shared_.date.at(shared_.seconds));
-        }
-        if (!keep_) {
-            out = put(out, fields.upgrades() ? "Connection: close, upgrade\r\n"
-                                             : "Connection: close\r\n");
-        } else if (says_keep_) {
-            out = put(out, "Connection: keep-alive\r\n");
-        } else if (fields.upgrades()) {
-            out = put(out, "Connection: upgrade\r\n");
-        }
-        out = put(out, "\r\n");
-        if (together) {
-            out = put(out, body);
-        }
-        const auto written = static_cast<std::size_t>(out - begin);
-        if (room != nullptr) {
-            wire_.commit(written);
-        } else {
-            wire_.write({begin, written});
-        }
-        if (!together) {
-            wire_.write(body);
-        }
-    }
-
-    void write_chunk(std::string_view piece) noexcept {
-        char size[20];
-        char* const end = size + sizeof size;
-        char* at = end - 2;
-        std::memcpy(at, "\r\n", 2);
-        for (std::size_t left = piece.size(); left != 0; left /= 16) {
-            *--at = "0123456789abcdef"[left % 16];
-        }
-        wire_.write({at, static_cast<std::size_t>(end - at)});
-        wire_.write(piece);
-        wire_.write("\r\n");
-    }
-
-    static char* put(char* out, std::string_view text) noexcept {
-        std::memcpy(out, text.data(), text.size());
-        return out + text.size();
-    }
-
-    static char* put_number(char* out, std::uint64_t number) noexcept {
-        char digits[20];
-        char* at = digits + sizeof digits;
-        do {
-            *--at = static_cast<char>('0' + number % 10);
-            number /= 10;
-        } while (number != 0);
-        return put(out, {at, static_cast<std::size_t>(digits + sizeof digits - at)});
     }
 
     // The response is.
@@ -887,7 +714,7 @@ class ServerConnection : public Deadlines::Waiting {
             abort();
             return;
         }
-        write_head(why.status, fields, Framing::length, body.size(), body);
+        say(why.status, fields, Framing::length, body.size(), body);
         output_ = Output::none;
         responder_.refused(why);
         linger();
@@ -928,11 +755,10 @@ class ServerConnection : public Deadlines::Waiting {
     Responder& responder_;
     std::string held_;
     std::unique_ptr<RequestHead> partial_;
-    std::optional<ChunkedBody> chunks_;
-    std::uint64_t body_left_ = 0;  // of the request's body, with a Content-Length; bytes
-    std::uint64_t left_ = 0;       // of the response's body, likewise
-    std::uint64_t unwanted_ = 0;   // bytes
-    std::size_t unsent_ = 0;       // bytes
+    RequestBody body_;
+    std::uint64_t left_ = 0;      // of the response's body, with a Content-Length; bytes
+    std::uint64_t unwanted_ = 0;  // bytes
+    std::size_t unsent_ = 0;      // bytes
     Deadlines::Time linger_since_ = 0;
     Input input_ = Input::idle;
     Output output_ = Output::none;
