@@ -220,17 +220,19 @@ TEST(a_large_body_that_nobody_reads) {
     CHECK(seconds_until_over(shared, other) == 2);
 }
 
-TEST(too_large) {
-    Shared shared;
-    Peer peer(shared);
-    peer.send(sized + "abc");
-    peer.respond("hello", 413);
-    CHECK(peer.received().find("Connection: close\r\n") != std::string::npos);
-    CHECK(peer.state() == "shut");
-    Peer other(shared);
-    other.send(sized + "abcdef");
-    other.respond("hello", 413);
-    CHECK(other.received().find("Connection") == std::string::npos && other.state() == "open");
+TEST(too_large_or_too_late) {
+    for (const unsigned status : {413U, 408U}) {
+        Shared shared;
+        Peer peer(shared);
+        peer.send(sized + "abc");
+        peer.respond("hello", status);
+        CHECK(peer.received().find("Connection: close\r\n") != std::string::npos);
+        CHECK(peer.state() == "shut");
+        Peer other(shared);
+        other.send(sized + "abcdef");
+        other.respond("hello", status);
+        CHECK(other.received().find("Connection") == std::string::npos && other.state() == "open");
+    }
 }
 
 TEST(reading_on_has_an_end) {

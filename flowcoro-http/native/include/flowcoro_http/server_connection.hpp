@@ -199,7 +199,8 @@ class ServerConnection : public Deadlines::Waiting {
         } else if ((head_request_ || status == 304) && fields.length()) {
             length = *fields.length();
         }
-        const bool unwelcome = status == 413 && input_ == Input::body;
+        // Nobody waits for the rest of it (RFC 9110, 15.5.9 and 15.5.14).
+        const bool unwelcome = (status == 408 || status == 413) && input_ == Input::body;
         keep_ = keep_ && can_go_on() && !unwelcome && !fields.closes() && !shared_.draining;
         say(status, fields, framing, length, empty || head_request_ ? "" : body);
         complete();
