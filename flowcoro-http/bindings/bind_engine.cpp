@@ -36,6 +36,7 @@ constexpr Hook all_hooks[] = {
     {"read_later", &Hooks::read_later},
     {"receive_later", &Hooks::receive_later},
     {"drain_later", &Hooks::drain_later},
+    {"reset", &Hooks::reset},
     {"failed", &Hooks::failed},
     {"raise_later", &Hooks::raise},
     {"changed", &Hooks::changed},

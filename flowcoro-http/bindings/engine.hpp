@@ -29,6 +29,7 @@ struct Hooks {
     Ref read_later;
     Ref receive_later;
     Ref drain_later;
+    Ref reset;    // a transport of asyncio's, for its peer to see
     Ref failed;   // told of what nobody caught
     Ref raise;    // raises what is to end the loop
     Ref changed;  // told when the last request or connection is over, while it drains

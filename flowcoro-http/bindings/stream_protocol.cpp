@@ -100,7 +100,14 @@ class StreamConnection final : public Connection {
 
     void abort() noexcept override {
         pending_.clear();
-        call(names.abort);
+        // What asyncio aborts, the kernel goes on sending, for ever to a peer that takes nothing.
+        const Ref& reset = engine.hooks.reset;
+        const Ref done =
+            Ref::steal(reset ? PyObject_CallOneArg(reset.get(), transport_.get()) : nullptr);
+        PyErr_Clear();
+        if (!done) {
+            call(names.abort);
+        }
     }
 
     void cork() noexcept override { ++corks_; }

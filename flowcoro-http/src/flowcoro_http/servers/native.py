@@ -13,7 +13,10 @@ import asyncio
 import logging
 import socket
 import ssl
+import struct
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import anyio
@@ -36,6 +39,7 @@ LINGER_IDLE = 2.0
 """Seconds without a further byte after which reading on ends."""
 
 _END_GRACE = 1.0
+_AT_ONCE = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
 class NativeServer:
@@ -139,6 +143,7 @@ class NativeServer:
             "read_later": _read_later,
             "receive_later": _receive_later,
             "drain_later": _drain_later,
+            "reset": _reset,
             "failed": _failed,
             "raise_later": _raise,
             "changed": self._changed.set,
@@ -208,6 +213,13 @@ async def _receive_later(exchange: Exchange) -> Message:
 async def _drain_later(exchange: Exchange) -> None:
     while exchange.full:
         await exchange.wait_writable()
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    sock = transport.get_extra_info("socket")
+    with suppress(OSError, AttributeError, TypeError):  # of other loops, it may be read only
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+    transport.abort()
 
 
 def _failed(message: str, error: BaseException | None) -> None:
