@@ -1,6 +1,7 @@
-"""The HTTP server of the soak: `python _http_soak_server.py REACTOR APP`, with figures on demand.
+"""The HTTP server of the soak, with figures on demand.
 
-As `_soak_server.py`: it prints its port, and for each line of its input what it holds.
+As `_soak_server.py`: it prints its port, and for each line of its input what it holds. Started as
+`python _http_soak_server.py REACTOR APP [SETTINGS]`, the last as JSON for `HttpConfig`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import msgspec
 from _soak_server import figures
 
 from flowcoro import new_event_loop
-from flowcoro_http import HttpServer, Request, Response, Router
+from flowcoro_http import HttpConfig, HttpServer, Request, Response, Router
 
 
 class Item(msgspec.Struct):
@@ -85,7 +86,7 @@ async def asgi(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": body[10:]})
 
 
-async def main(app: str) -> None:
+async def main(app: str, config: HttpConfig) -> None:
     loop = asyncio.get_running_loop()
     errors: list[str] = []
     loop.set_exception_handler(
@@ -101,15 +102,17 @@ async def main(app: str) -> None:
             ended.set_result(None)
 
     loop.add_reader(0, command)
-    async with HttpServer(make_router() if app == "router" else asgi, port=0) as server:
+    served = make_router() if app == "router" else asgi
+    async with HttpServer(served, port=0, config=config) as server:
         print(server.port, flush=True)
         await ended
 
 
 if __name__ == "__main__":
-    reactor, chosen = sys.argv[1:]
+    reactor, chosen, *settings = sys.argv[1:]
+    config = msgspec.json.decode("".join(settings) or "{}", type=HttpConfig)
     logging.getLogger("flowcoro.http").setLevel(logging.CRITICAL)  # what fails does so on purpose
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with asyncio.Runner(loop_factory=lambda: new_event_loop(reactor)) as runner:
-        runner.run(main(chosen))
+        runner.run(main(chosen, config))

@@ -7,6 +7,7 @@ and each round new ones. What is answered is not compared here; that there is an
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import subprocess
@@ -23,6 +24,7 @@ from _servers import on_processor, processors
 
 APPS = ("router", "asgi")
 FOLDER = Path(__file__).parent
+SERVER = FOLDER / "_http_soak_server.py"
 CONNECTIONS = 64
 FEW_BYTES = 16 * 1024
 CALM_ROUNDS = 3
@@ -30,14 +32,14 @@ MOST_WARM_UP = 20
 
 
 @contextmanager
-def soaked(reactor: str, app: str) -> Iterator[Soaked]:
-    """Have a server for as long as it is needed."""
+def soaked(reactor: str, app: str, **settings: Any) -> Iterator[Soaked]:
+    """Have a server for as long as it is needed; settings are those of `HttpConfig`."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")
     }
     with on_processor(processors()[0]):
         process = subprocess.Popen(
-            [sys.executable, str(FOLDER / "_http_soak_server.py"), reactor, app],
+            [sys.executable, str(SERVER), reactor, app, json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
