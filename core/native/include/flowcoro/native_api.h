@@ -179,7 +179,8 @@ typedef struct flowcoro_native_api {
     int (*listen)(flowcoro_reactor* reactor, flowcoro_handle descriptor,
                   const flowcoro_acceptor* acceptor, void* context, flowcoro_listener** listener);
 
-    /* Accepts no more, and closes the descriptor; `closed` comes later. */
+    /* Accepts no more, and closes the descriptor; `closed` comes later. Until then the acceptor may
+     * still be given a connection that the kernel had accepted. */
     int (*stop)(flowcoro_listener* listener);
 
     /* Timers. */

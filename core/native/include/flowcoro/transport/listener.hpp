@@ -8,7 +8,9 @@
 //
 // Protocol
 // --------
-//   closing_   the reactor closes the descriptor; no connection is handed over any more.
+//   closing_   the reactor closes the descriptor. What the kernel had accepted before it did is
+//              handed over still, unless the reactor goes: to close it would reset a peer which may
+//              have sent something.
 //   retry_     set while accepting has paused; then accept_ is not in flight.
 //   delay_     how long the next pause is; the first again after a connection.
 //   failed_    whether the last thing that came was an error.
@@ -60,7 +62,7 @@ class Listener final : public ::flowcoro_listener, private Transports::Member {
     }
 
     // Accepts no more, and closes the descriptor; `closed` comes from a later run_once(). The
-    // connections that were accepted stay.
+    // connections that were accepted stay, and until then some may come that the kernel had.
     void stop() noexcept { close_down(0); }
 
     [[nodiscard]] Handle handle() const noexcept { return accept_.fd; }
@@ -149,7 +151,7 @@ class Listener final : public ::flowcoro_listener, private Transports::Member {
 
     void hand_over(Handle handle) {
         StreamTransport* const transport =
-            closing_ ? nullptr : new (std::nothrow) StreamTransport(transports_, handle);
+            error_ == ECANCELED ? nullptr : new (std::nothrow) StreamTransport(transports_, handle);
         if (transport == nullptr) {
             sockets::close(handle);
             return;
