@@ -125,7 +125,7 @@ bool Engine::set_limit(std::string_view name, double value) noexcept {
     static constexpr Known waits[] = {
         {"keep_alive_timeout", Wait::request}, {"head_timeout", Wait::head},
         {"body_timeout", Wait::body},          {"send_timeout", Wait::sending},
-        {"linger_timeout", Wait::linger},
+        {"linger_timeout", Wait::linger},      {"farewell_timeout", Wait::farewell},
     };
     for (const Known& each : waits) {
         if (each.name == name) {
@@ -265,6 +265,8 @@ void Engine::cut_all() noexcept {
         next = each->after_;
         if (each->exchange() != nullptr) {
             cut(*each->exchange());
+        } else {
+            each->http.leave();
         }
     }
 }

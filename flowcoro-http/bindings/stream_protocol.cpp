@@ -225,8 +225,7 @@ PyObject* connection_made(PyObject* self, PyObject* transport) noexcept {
         return PyErr_NoMemory();
     }
     of(self)->connection = made;
-    if (engine.shared.draining ||
-        (engine.most_connections() != 0 && engine.connections() > engine.most_connections())) {
+    if (engine.most_connections() != 0 && engine.connections() > engine.most_connections()) {
         made->abort();
     } else {
         made->http.connected();

@@ -478,6 +478,49 @@ TEST(draining) {
     upgraded.vanish();
 }
 
+// A peer that does not know yet that the server drains may have a request on its way.
+TEST(draining_with_a_farewell) {
+    Shared shared;
+    shared.deadlines.set_limit(Wait::farewell, 3 * second);
+    Peer silent(shared);
+    Peer idle(shared);
+    idle.on_request = say_hello;
+    idle.send(get);
+    CHECK(idle.received() == hello);
+    Peer streaming(shared);
+    streaming.send(get);
+    streaming.start();
+    streaming.received();
+    shared.draining = true;
+    for (Peer* const each : {&silent, &idle, &streaming}) {
+        each->http.drain();
+        each->settle();
+        CHECK(each->state() == "open");
+    }
+    idle.send(get + get);
+    CHECK(idle.received() == last_hello && idle.requests() == 2 && idle.state() == "shut");
+    // Its head said nothing of an end.
+    CHECK(streaming.http.end());
+    streaming.over();
+    streaming.settle();
+    CHECK(streaming.state() == "open");
+    streaming.on_request = say_hello;
+    streaming.received();
+    streaming.send(get);
+    CHECK(streaming.received() == last_hello && streaming.state() == "shut");
+    Peer late(shared);
+    late.on_request = say_hello;
+    late.send(get);
+    CHECK(late.received() == last_hello && late.state() == "shut");
+
+    shared.pass(second);
+    silent.http.drain();  // again: it does not begin anew
+    CHECK(seconds_until_over(shared, silent) == 2 && silent.state() == "closed");
+    Peer cut(shared);
+    cut.http.leave();
+    CHECK(cut.state() == "closed");
+}
+
 // All states that a connection can be in, by what brings it there.
 struct State {
     const char* name;

@@ -16,11 +16,12 @@ namespace flowcoro_http {
 // What a connection waits for.
 enum class Wait : std::uint8_t {
     none,
-    request,  // the next one's first byte
-    head,     // the rest of a head, however its bytes come
-    body,     // more of a body
-    sending,  // that the peer takes some of what is to be sent
-    linger,   // the end of what a peer sends that has its answer
+    request,   // the next one's first byte
+    head,      // the rest of a head, however its bytes come
+    body,      // more of a body
+    sending,   // that the peer takes some of what is to be sent
+    linger,    // the end of what a peer sends that has its answer
+    farewell,  // a last request, while the server drains
 };
 
 class Deadlines {
@@ -45,6 +46,10 @@ class Deadlines {
 
     // 0: for ever.
     void set_limit(Wait wait, Time limit) noexcept { list(wait).limit = limit; }
+
+    [[nodiscard]] bool has_limit(Wait wait) const noexcept {
+        return lists_[static_cast<std::size_t>(wait)].limit != 0;
+    }
 
     // Anew, if it waits already.
     void begin(Waiting& waiting, Wait wait, Time now) noexcept {
@@ -104,7 +109,7 @@ class Deadlines {
 
     List& list(Wait wait) noexcept { return lists_[static_cast<std::size_t>(wait)]; }
 
-    std::array<List, 6> lists_;
+    std::array<List, 7> lists_;
 };
 
 }  // namespace flowcoro_http

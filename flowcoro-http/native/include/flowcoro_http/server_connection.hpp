@@ -64,7 +64,7 @@ class ServerConnection : public Deadlines::Waiting {
 
     // From the wire.
 
-    void connected() noexcept { wait_for(Wait::request); }
+    void connected() noexcept { wait_for_request(); }
 
     void received(std::string_view bytes) noexcept {
         try {
@@ -99,7 +99,7 @@ class ServerConnection : public Deadlines::Waiting {
     void writable() noexcept {
         if (wait() == Wait::sending) {
             if (input_ == Input::idle) {
-                wait_for(Wait::request);
+                wait_for_request();
             } else if (input_ == Input::closed) {
                 wait_to_send();
             } else {
@@ -116,6 +116,7 @@ class ServerConnection : public Deadlines::Waiting {
     void timed_out(Wait wait) noexcept {
         switch (wait) {
             case Wait::request:
+            case Wait::farewell:
                 if (wire_.unsent() != 0) {
                     wait_to_send();
                 } else {
@@ -139,8 +140,16 @@ class ServerConnection : public Deadlines::Waiting {
         }
     }
 
-    // No more requests than the one that is under way.
+    // No more requests than the one that is under way, or, of a peer that does not know, another
+    // one: it may be on its way.
     void drain() noexcept {
+        if (input_ == Input::idle && held_.empty() && wait() != Wait::farewell) {
+            wait_for_request();
+        }
+    }
+
+    // Nor that one.
+    void leave() noexcept {
         if (input_ == Input::idle && held_.empty()) {
             close();
         }
@@ -359,6 +368,16 @@ class ServerConnection : public Deadlines::Waiting {
     enum class Paused : std::uint8_t { for_held = 1, for_body = 2 };
 
     void wait_for(Wait wait) noexcept { shared_.deadlines.begin(*this, wait, shared_.now); }
+
+    void wait_for_request() noexcept {
+        if (!shared_.draining) {
+            wait_for(Wait::request);
+        } else if (shared_.deadlines.has_limit(Wait::farewell)) {
+            wait_for(Wait::farewell);
+        } else {
+            close();
+        }
+    }
 
     void wait_to_send() noexcept {
         unsent_ = wire_.unsent();
@@ -660,15 +679,19 @@ class ServerConnection : public Deadlines::Waiting {
 
     // So is the request.
     void finish() noexcept {
-        if (!keep_ || shared_.draining) {
+        if (!keep_) {
             // Who does not know yet that this is the last response may have sent more, which would
             // reset the connection under it.
             const bool is_told_by_end = framing_ == Framing::none && !silent_;
             asks_no_more_ || is_told_by_end ? close() : linger();
             return;
         }
+        if (shared_.draining && !shared_.deadlines.has_limit(Wait::farewell)) {
+            linger();
+            return;
+        }
         input_ = Input::idle;
-        wait_for(Wait::request);
+        wait_for_request();
         tell_behind();
     }
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import ssl
 import struct
@@ -37,6 +38,12 @@ LINGER_TOTAL = 30.0
 """Seconds that a body is read on whose request is answered (RFC 9112, section 9.6)."""
 LINGER_IDLE = 2.0
 """Seconds without a further byte after which reading on ends."""
+FAREWELL = 0.2
+"""Seconds in which an idle connection may still bring a request once the server drains.
+
+It may be on its way already, and its response tells the peer that there will be no other
+(RFC 9112, section 9.6). Without them each peer in the midst of asking would lose one.
+"""
 
 _END_GRACE = 1.0
 _AT_ONCE = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
@@ -100,8 +107,11 @@ class NativeServer:
         if isinstance(app, Application):
             engine.set_routes(app.table.native, describe_routes(app))
         servers = []
+        waiting: list[socket.socket] = []
         try:
             for each in sockets:
+                if context is None and os.name == "posix":
+                    waiting.append(each.dup())
                 if context is None and engine.is_native:
                     engine.listen(each.detach())
                 else:
@@ -120,8 +130,12 @@ class NativeServer:
             for server in servers:
                 server.close()
             engine.drain()
-            await self._until(lambda: engine.connections == 0 and engine.listeners == 0)
+            await self._until(lambda: engine.listeners == 0)
+            await self._accept_rest(engine, waiting)
+            await self._until(lambda: engine.connections == 0)
         finally:
+            for each in waiting:
+                each.close()
             with anyio.CancelScope(shield=True):
                 engine.stop_listening()
                 for server in servers:
@@ -131,6 +145,16 @@ class NativeServer:
                 with anyio.move_on_after(_END_GRACE):
                     await self._until(lambda: engine.connections == 0 and engine.listeners == 0)
                 engine.end()
+
+    async def _accept_rest(self, engine: Engine, listeners: list[socket.socket]) -> None:
+        """Take whom the kernel has let in: they may have sent their requests."""
+        loop = asyncio.get_running_loop()
+        for listener in listeners:
+            with listener, suppress(OSError):  # nobody is left, or there is no room
+                for _ in range(self.options.backlog):
+                    sock, _ = listener.accept()
+                    sock.setblocking(False)
+                    await loop.connect_accepted_socket(engine.make_protocol, sock)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -174,6 +198,7 @@ class NativeServer:
         engine.set_limit("send_timeout", options.send_timeout)
         engine.set_limit("linger_timeout", LINGER_IDLE)
         engine.set_limit("linger_total", LINGER_TOTAL)
+        engine.set_limit("farewell_timeout", FAREWELL)
         engine.set_limit("max_connections", options.max_connections)
         engine.set_limit("max_memory", options.max_memory)
         engine.set_limit("max_head", options.max_head_bytes)
