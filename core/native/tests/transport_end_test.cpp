@@ -1,5 +1,6 @@
 // How transports end: half-closes, closes, aborts, resets, and a reactor that goes; on every
 // backend.
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -113,6 +114,32 @@ TEST(close_flushes_and_drops_what_comes) {
         kept->abort(true);
         kept->release();
         CHECK(talker.closes == 1);
+    });
+}
+
+TEST(close_ends_who_sends_on_and_on) {
+    on_each([](Reactor& reactor) {
+        for (std::size_t round = 0; round < (slow_build ? 5 : 50); ++round) {
+            const std::size_t enough = 1'000'000 + 100'000 * round;
+            auto [left, right] = tcp_pair();
+            Talker talker;
+            std::size_t received = 0;
+            talker.on_received = [&](StreamTransport& of) {
+                received += std::exchange(talker.text, {}).size();
+                if (received > enough && of.is_open()) {
+                    of.close();
+                }
+            };
+            Threads threads;
+            threads.start([&peer = right] {
+                CHECK(::fcntl(peer.get(), F_SETFL, 0) == 0);  // it waits
+                const std::string text(1'000'000, 'x');
+                while (::send(peer.get(), text.data(), text.size(), MSG_NOSIGNAL) > 0) {
+                }
+            });
+            talker.start(reactor, left);
+            run_to_the_end(reactor, talker);
+        }
     });
 }
 

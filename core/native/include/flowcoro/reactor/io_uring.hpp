@@ -413,8 +413,9 @@ class IoUringReactor final : public Reactor {
     void on_completion(Operation& operation, std::int64_t result, std::uint32_t flags) {
         const bool more = (flags & IORING_CQE_F_MORE) != 0;
         if (operation.by_poll_) {
-            if (result < 0 || operation.cancelled_) {
-                finish(operation, operation.cancelled_ ? -ECANCELED : result);
+            const bool ends = operation.cancelled_ || is_closing(operation);
+            if (result < 0 || ends) {
+                finish(operation, ends ? -ECANCELED : result);
             } else {
                 try_or_poll(operation);
             }
@@ -463,7 +464,7 @@ class IoUringReactor final : public Reactor {
 
     // A multishot operation has something, and goes on: with or without the kernel's help.
     void again(Operation& operation, bool more, Completion&& completion) {
-        if (!more && operation.cancelled_) {
+        if (!more && (operation.cancelled_ || is_closing(operation))) {
             // The request that was to be cancelled has ended: nobody else will say so.
             finish(operation, -ECANCELED);
         } else if (!more) {
@@ -479,12 +480,19 @@ class IoUringReactor final : public Reactor {
             const auto id = static_cast<std::uint16_t>(flags >> IORING_CQE_BUFFER_SHIFT);
             again(operation, more,
                   Completion{result, true, ring.take(id, static_cast<std::size_t>(result))});
-        } else if (result == -ENOBUFS && !operation.cancelled_ &&
+        } else if (result == -ENOBUFS && !operation.cancelled_ && !is_closing(operation) &&
                    ring_of(*operation.pool)->ring->run_out()) {
             submit(operation);
         } else {
             finish(operation, result);
         }
+    }
+
+    // Then nothing is submitted anew: the cancellation may have come between two requests of an
+    // operation, and found none; with a peer that always sends there would always be another.
+    [[nodiscard]] bool is_closing(const Operation& operation) const noexcept {
+        const int fd = descriptor_of(operation);
+        return fd >= 0 && descriptors_[static_cast<std::size_t>(fd)].closing != nullptr;
     }
 
     // The last completion but for the call of the handler, which is called in this turn.
