@@ -33,7 +33,7 @@ QUIETLY := > /dev/null
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-python test-packaging test-free-threaded bench bench-loops bench-http soak soak-http fuzz \
+.PHONY: help setup demo test test-python test-packaging test-free-threaded bench bench-loops bench-http soak soak-http soak-upload fuzz \
 	http-differential coverage lint format types layering docs native-test native-sanitize native-coverage native-bench \
 	native-cross native-windows bindings-sanitize stubs wheels clean
 
@@ -102,6 +102,9 @@ soak-http: $(SETUP) ## Ten million HTTP requests to each kind of server (needs w
 bench-http: $(SETUP) ## Compare HTTP servers and clients with peers (installs them; needs wrk and nginx)
 	$(UV) pip install --quiet --python $(BIN)/python --constraint $(CONSTRAINTS) --group bench
 	$(MAKE) bench BENCH_NAMES='http_*'
+
+soak-upload: $(SETUP) ## Ten gigabytes in one HTTP request, allowed and not (SOAK_OPTIONS=--help)
+	$(BIN)/python tests/soak/run_http_upload.py $(SOAK_OPTIONS)
 
 bench-loops: BENCH_NAMES := loops_*
 bench-loops: bench ## Compare event loops only

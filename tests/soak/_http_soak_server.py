@@ -20,6 +20,7 @@ from _soak_server import figures
 
 from flowcoro import new_event_loop
 from flowcoro_http import HttpConfig, HttpServer, Request, Response, Router
+from flowcoro_http.servers import native
 
 
 class Item(msgspec.Struct):
@@ -60,6 +61,13 @@ def make_router() -> Router:
                 yield piece
 
         return Response.stream(pieces())
+
+    @router.post("/count")
+    async def count(request: Request) -> int:
+        total = 0
+        async for piece in request.stream():
+            total += len(piece)
+        return total
 
     @router.get("/fails")
     async def fails() -> str:
@@ -112,6 +120,7 @@ if __name__ == "__main__":
     reactor, chosen, *settings = sys.argv[1:]
     config = msgspec.json.decode("".join(settings) or "{}", type=HttpConfig)
     logging.getLogger("flowcoro.http").setLevel(logging.CRITICAL)  # what fails does so on purpose
+    native.LINGER_TOTAL = float(os.environ.get("SOAK_LINGER", native.LINGER_TOTAL))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with asyncio.Runner(loop_factory=lambda: new_event_loop(reactor)) as runner:

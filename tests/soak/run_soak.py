@@ -52,6 +52,11 @@ class Soaked:
         self._server = Server(process.pid, port)
         self.port = port
 
+    @property
+    def process(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def figures(self) -> dict[str, Any]:
         """Return what it holds, when it has come to rest."""
         self._server.settle()
