@@ -269,7 +269,7 @@ def test_what_an_enumeration_expects_is_told(tmp_path: Path) -> None:
         (
             "[server]\nprot = 1\n",
             "server.prot = 1: unknown key; did you mean 'port'? "
-            "(known: drain_timeout, host, port, stall_threshold, workers)",
+            "(known: drain_timeout, host, port, stall_threshold, threads, workers)",
         ),
         (
             "[store.tls]\nsert = 'x'\n",

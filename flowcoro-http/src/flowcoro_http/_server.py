@@ -26,7 +26,7 @@ from flowcoro_http._lifespan import Lifespan
 from flowcoro_http._middleware import Middleware
 from flowcoro_http._route import Route
 from flowcoro_http._router import Router
-from flowcoro_http._sockets import open_sockets, url_of
+from flowcoro_http._sockets import BALANCES, SharedListeners, open_sockets, url_of
 from flowcoro_http._types import ASGIApp
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ class HttpServer(Component):
         self._served = anyio.Event()
         self._addresses: list[tuple[Any, ...]] = []
         self._url = ""
+        self._shared: SharedListeners | None = None
 
     @property
     def port(self) -> int:
@@ -164,13 +165,10 @@ class HttpServer(Component):
             self._application = self._stand_alone()
         self._shutdown, self._served = anyio.Event(), anyio.Event()
         server = self._find_backend().create(self._options())
-        host, port = self._address()
-        workers = self._context.workers if self._context else 1
-        listeners = await open_sockets(
-            host, port, backlog=self._config.backlog, reuse_port=workers > 1
-        )
+        listeners = await self._listen()
         self._addresses = [listener.getsockname() for listener in listeners]
-        self._url = url_of(listeners[0], secure=bool(self._config.certfile), host=host)
+        secure = bool(self._config.certfile)
+        self._url = url_of(listeners[0], secure=secure, host=self._address()[0])
         try:
             self._lifespan = Lifespan(self._application, enabled=not self._is_ours())
             state = await self._lifespan.start()
@@ -182,7 +180,7 @@ class HttpServer(Component):
                 served = self._gate = Gate(self._application, state)
             self._group = await anyio.create_task_group().__aenter__()
         except BaseException:
-            _close(listeners)
+            self._close(listeners)
             raise
         started = anyio.Event()
         self._group.start_soon(self._serve, server, served, listeners, started)
@@ -250,7 +248,30 @@ class HttpServer(Component):
                 raise ServerFailedError(f"the backend of server {self.name!r} ended by itself")
         finally:
             self._served.set()
-            _close(listeners)
+            self._close(listeners)
+
+    async def _listen(self) -> list[socket.socket]:
+        host, port = self._address()
+        backlog = self._config.backlog
+        if self._context is None:
+            return await open_sockets(host, port, backlog=backlog)
+        workers, shared = self._context.workers, self._context.shared
+        key = ("flowcoro-http listeners", self.name)
+        opened = shared.get(key, SharedListeners)
+        if opened is not None:
+            return opened.open(backlog)
+        reuse_port = workers > 1 or (shared.threads > 1 and BALANCES)
+        listeners = await open_sockets(host, port, backlog=backlog, reuse_port=reuse_port)
+        if shared.threads > 1:
+            self._shared = SharedListeners(listeners, shared.threads)
+            shared.put(key, self._shared)
+        return listeners
+
+    def _close(self, listeners: list[socket.socket]) -> None:
+        for listener in listeners:
+            listener.close()
+        if self._shared is not None:
+            self._shared.close()
 
     def _is_ours(self) -> bool:
         return isinstance(self._application, Application)
@@ -337,11 +358,6 @@ def _section(context: Context) -> HttpConfig:
 
 def _has_hooks(plugins: PluginHost) -> bool:
     return "flowcoro_http_servers" in plugins.hooks()
-
-
-def _close(listeners: list[socket.socket]) -> None:
-    for listener in listeners:
-        listener.close()
 
 
 async def _leave(

@@ -5,10 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
+import threading
 
 import anyio
 
-__all__ = ["ListenError", "open_sockets", "url_of"]
+__all__ = ["ListenError", "SharedListeners", "open_sockets", "url_of"]
+
+BALANCES = sys.platform == "linux"
+"""Whether the kernel shares connections out among sockets with `SO_REUSEPORT`."""
 
 _ATTEMPTS = 10
 _NO_SUCH_ADDRESS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
@@ -50,6 +55,53 @@ async def open_sockets(
                 continue
             raise ListenError(f"cannot listen on {_show(host, port)}: {_reason(error)}") from error
     raise AssertionError("unreachable")  # pragma: no cover
+
+
+class SharedListeners:
+    """Where the first event loop of a process listens, for those of the other threads.
+
+    Each thread has sockets of its own on the same addresses, among which the kernel shares
+    connections out, also where the first was given a free port. Where the kernel does not,
+    the others get duplicates of the first one's, from which all accept.
+
+    Args:
+        listeners: the first one's.
+        threads: how many there are, with the first.
+    """
+
+    def __init__(self, listeners: list[socket.socket], threads: int) -> None:
+        self._lock = threading.Lock()
+        self._addresses = [(each.family, each.getsockname()) for each in listeners]
+        self._copies: list[list[socket.socket]] | None = None
+        if not BALANCES:
+            self._copies = [[each.dup() for each in listeners] for _ in range(threads - 1)]
+
+    def open(self, backlog: int) -> list[socket.socket]:
+        """Return the sockets of a further thread.
+
+        Raises:
+            ListenError: the address cannot be listened on; or the first does not listen
+                any more.
+        """
+        if self._copies is not None:
+            with self._lock:
+                if not self._copies:
+                    raise ListenError("the first thread has stopped listening")
+                return self._copies.pop()
+        try:
+            return _listen(self._addresses, backlog, reuse_port=True)
+        except OSError as error:
+            host, port = self._addresses[0][1][:2]
+            raise ListenError(f"cannot listen on {_show(host, port)}: {_reason(error)}") from error
+
+    def close(self) -> None:
+        """Close what nobody took: a socket that is left open would go on to listen."""
+        with self._lock:
+            for copies in self._copies or ():
+                for each in copies:
+                    each.close()
+            if self._copies is not None:
+                self._copies = []
 
 
 def url_of(listener: socket.socket, *, secure: bool, host: str = "") -> str:

@@ -3,7 +3,8 @@
 Layers, each of which may use only those before it: `_component` (vocabulary),
 `_dependencies` (annotations to values), `_context` (what components see),
 `_lifecycle` (order, start, drain, close), `_tasks` (supervised background tasks),
-`_app` (`App`, which puts them together).
+`_signals` (requests to stop), `_app` (`App`, which puts them together), `_main` (an
+application as a process), `_threads` (several of them in one process).
 """
 
 from flowcoro.app._app import App
@@ -15,7 +16,7 @@ from flowcoro.app._component import (
     HealthReport,
     HealthStatus,
 )
-from flowcoro.app._context import AppState, Context
+from flowcoro.app._context import AppState, Context, Shared
 from flowcoro.app._dependencies import Dependencies, Named, Resolver, Scope
 from flowcoro.app._tasks import BackgroundTask, Restart
 
@@ -35,4 +36,5 @@ __all__ = [
     "Resolver",
     "Restart",
     "Scope",
+    "Shared",
 ]

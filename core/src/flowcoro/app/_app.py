@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
-import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,10 +20,11 @@ from flowcoro.app._component import (
     HealthReport,
     HealthStatus,
 )
-from flowcoro.app._context import AppState, Context
+from flowcoro.app._context import AppState, Context, Shared
 from flowcoro.app._dependencies import Dependencies
 from flowcoro.app._environment import Environment, load_environment
 from flowcoro.app._lifecycle import Lifecycle, Unit, check_names, in_order, satisfiable
+from flowcoro.app._signals import stop_signals
 from flowcoro.app._tasks import BackgroundTask, Restart
 from flowcoro.config import Config, ServerConfig
 from flowcoro.errors import FlowcoroError
@@ -36,7 +34,6 @@ __all__ = ["App"]
 
 logger = logging.getLogger("flowcoro.app")
 
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _WORST = (HealthStatus.FAIL, HealthStatus.WARN, HealthStatus.PASS)
 _COMPONENT_CHECK_TIMEOUT = 5.0
 
@@ -94,6 +91,7 @@ class App:
         self._stopping_hooks: anyio.CancelScope | None = None
         self._failure: Unit | None = None
         self._workers = 1
+        self._shared = Shared()
         self._on_stopping: list[Callable[[], object]] = []
         self._on_asked_to_stop: Callable[[], object] | None = None
         self._late_checks: dict[str, asyncio.Task[object]] = {}
@@ -159,7 +157,9 @@ class App:
 
         return decorate
 
-    def use(self, environment: Environment, *, workers: int = 1) -> None:
+    def use(
+        self, environment: Environment, *, workers: int = 1, shared: Shared | None = None
+    ) -> None:
         """Take plugins and configuration that were loaded already, before the start.
 
         What was given to the constructor wins.
@@ -167,12 +167,14 @@ class App:
         Args:
             environment: plugins and configuration.
             workers: how many processes serve this application.
+            shared: what it has in common with the applications of other threads.
         """
         if self._plugins is None:
             self._plugins = environment.plugins
         if self._config is None:
             self._config = environment.config
         self._workers = workers
+        self._shared = shared or Shared()
 
     def request_stop(self, reason: str = "request_stop()") -> None:
         """Ask the application to drain and stop; asked twice, to cut the draining short.
@@ -188,8 +190,7 @@ class App:
                 self._lifecycle.hurry()
             return
         logger.info("%s: stopping (%s)", self.name, reason)
-        if self._on_asked_to_stop is not None:
-            self._on_asked_to_stop()
+        self._asked_to_stop()
         self._stop.set()
         if self._starting is not None:
             self._starting.cancel()
@@ -291,7 +292,7 @@ class App:
         """
         self._stop = anyio.Event()
         self._on_asked_to_stop = on_asked_to_stop
-        with self._signals():
+        with stop_signals(self._asked_to_stop, self.request_stop):
             self._starting = anyio.CancelScope()
             with self._starting as starting:
                 await self.__aenter__()
@@ -360,6 +361,7 @@ class App:
             check_health=self.health,
             stop=self.request_stop,
             workers=self._workers,
+            shared=self._shared,
         )
 
     def _assemble(self, context: Context) -> Lifecycle:
@@ -415,6 +417,10 @@ class App:
             return False
         return True
 
+    def _asked_to_stop(self) -> None:
+        if self._on_asked_to_stop is not None:
+            self._on_asked_to_stop()
+
     def _component_failed(self, unit: Unit) -> None:
         self._failure = self._failure or unit
         if not self._stop.is_set():
@@ -440,42 +446,6 @@ class App:
         else:
             health = outcome.value
         found[check.name] = health
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Ask to stop on SIGTERM and SIGINT.
-
-        Handlers of the signal module, since those of the loop do not run while the loop
-        is blocked, and somebody should notice that then. The loop's own come first: they
-        make it wake for a signal that arrives as it goes to sleep, or in another thread.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            yield  # signals are the main thread's; the caller stops the application itself
-            return
-        loop = asyncio.get_running_loop()
-
-        def asked(number: int, frame: object) -> None:
-            if self._on_asked_to_stop is not None:
-                self._on_asked_to_stop()
-            loop.call_soon_threadsafe(self.request_stop, signal.Signals(number).name)
-
-        before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
-        for number in _STOP_SIGNALS:
-            with suppress(NotImplementedError):  # Windows, whose loops wake for any signal
-                loop.add_signal_handler(number, _wake)
-            signal.signal(number, asked)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                with suppress(NotImplementedError):
-                    loop.remove_signal_handler(number)
-                # None stands for a handler that Python did not install.
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-
-def _wake() -> None:
-    """Do nothing: the loop is awake, which is all that was wanted."""
 
 
 async def _answer(check: HealthCheck) -> Health:

@@ -12,9 +12,9 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from flowcoro.app._environment import Environment, load_environment
 from flowcoro.app._lifecycle import CLOSE_GRACE
@@ -26,7 +26,7 @@ from flowcoro.loops import run
 if TYPE_CHECKING:
     from flowcoro.app._app import App
 
-__all__ = ["run_app", "set_up_log"]
+__all__ = ["Watchdog", "end_process", "run_app", "serve_watched", "set_up_log", "tell"]
 
 logger = logging.getLogger("flowcoro.app")
 
@@ -80,7 +80,7 @@ def run_app(
             stall_threshold=environment.config.section(ServerConfig).stall_threshold or None,
         )
     except FlowcoroError as error:
-        _tell(error)
+        tell(error)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -88,25 +88,37 @@ def run_app(
 
 
 async def _serve(app: App, environment: Environment, on_started: Callable[[], None] | None) -> None:
-    watchdog = _Watchdog(app, environment.config.section(ServerConfig).drain_timeout)
-    failure: FlowcoroError | None = None
-    try:
-        await app.serve(on_started=on_started, on_asked_to_stop=watchdog.start)
-    except FlowcoroError as error:
-        failure = error
-    finally:
-        watchdog.stop()
+    watchdog = Watchdog(app, environment.config.section(ServerConfig).drain_timeout)
+    failure = await serve_watched(app, watchdog, on_started)
     if app.stuck:
         # The loop's own shutdown would wait for them without end.
-        logger.error("left behind: %s; ending the process", ", ".join(app.stuck))
-        if failure is not None:
-            _tell(failure)
-        _end(0 if failure is None else 1)
+        end_process(app.stuck, failure)
     if failure is not None:
         raise failure
 
 
-class _Watchdog:
+async def serve_watched(
+    app: App, watchdog: Watchdog, on_started: Callable[[], None] | None
+) -> FlowcoroError | None:
+    """Run an application until it is told to stop; return the error that ended it."""
+    try:
+        await app.serve(on_started=on_started, on_asked_to_stop=watchdog.start)
+    except FlowcoroError as error:
+        return error
+    finally:
+        watchdog.stop()
+    return None
+
+
+def end_process(stuck: Sequence[str], failure: FlowcoroError | None) -> NoReturn:
+    """End the process though something that ignores cancellation still runs in it."""
+    logger.error("left behind: %s; ending the process", ", ".join(stuck))
+    if failure is not None:
+        tell(failure)
+    _end(0 if failure is None else 1)
+
+
+class Watchdog:
     """Ends the process when stopping takes longer than all its deadlines together.
 
     It is told from the signal's handler, so it also sees a loop that was blocked before
@@ -124,10 +136,12 @@ class _Watchdog:
         threading.Thread(target=self._watch, name="flowcoro watchdog", daemon=True).start()
 
     def start(self) -> None:
+        """Begin to count; may be called more than once, and from a signal's handler."""
         with suppress(RuntimeError):  # asked before
             self._asked.release()
 
     def stop(self) -> None:
+        """Watch no longer."""
         self._over.set()
         self.start()
 
@@ -141,14 +155,15 @@ class _Watchdog:
         _end(1)
 
 
-def _tell(error: FlowcoroError) -> None:
+def tell(error: FlowcoroError) -> None:
+    """Tell the operator why the process ends, in one line."""
     for each in logging.getLogger().handlers:
         each.flush()  # what was logged on the way to the error stands before it
     print(f"flowcoro: error: {error}", file=sys.stderr)  # noqa: T201 - for the operator
     logger.debug("traceback of the error above", exc_info=error)
 
 
-def _end(status: int) -> None:
+def _end(status: int) -> NoReturn:
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

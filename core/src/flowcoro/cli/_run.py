@@ -1,4 +1,4 @@
-"""`flowcoro run`: one process, several workers, or one that reloads."""
+"""`flowcoro run`: one process, with one event loop or several; several workers; or reloading."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import click
 
 from flowcoro.app._environment import Environment, load_environment
 from flowcoro.app._main import run_app, set_up_log
-from flowcoro.cli._target import load_app
+from flowcoro.app._threads import check_threads, run_threads
+from flowcoro.cli._target import load_app, load_apps
 from flowcoro.config import LogConfig, ServerConfig
 from flowcoro.errors import ConfigError
 from flowcoro.workers import Supervisor, WorkerChannel, watch
@@ -38,6 +40,11 @@ def _seconds_or_off(
 @click.option("--host", help="Address to listen on (server.host).")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on (server.port).")
 @click.option("--workers", type=click.IntRange(1, 1024), help="Processes (server.workers).")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    help="Event loops in each process, on a free-threaded Python (server.threads).",
+)
 @click.option("--reload", is_flag=True, help="Start again when a source file changes.")
 @click.option("--loop", help="Event loop to run on, by name.")
 @click.option(
@@ -53,6 +60,7 @@ def command(
     host: str | None,
     port: int | None,
     workers: int | None,
+    threads: int | None,
     *,
     reload: bool,
     loop: str | None,
@@ -72,12 +80,14 @@ def command(
         "host": host,
         "port": port,
         "workers": workers,
+        "threads": threads,
         "stall_threshold": stall_threshold,
     }
     options = (*options, *(f"server.{k}={v}" for k, v in given.items() if v is not None))
     environment = load_environment(config_path=config_path, options=options)
     channel = WorkerChannel.from_environment()
     server = environment.config.section(ServerConfig)
+    check_threads(server.threads)
     if channel is not None:
         status = _run_worker(channel, target, loop, environment)
     elif reload or server.workers > 1:
@@ -87,32 +97,47 @@ def command(
             arguments += ["--config", config_path]
         status = _supervise(arguments, options, server, reload=reload)
     else:
-        status = run_app(load_app(target, environment.plugins), loop=loop, environment=environment)
+        status = _run(target, loop, environment)
     sys.exit(status)
 
 
-def _run_worker(
-    channel: WorkerChannel, target: str, loop_name: str | None, environment: Environment
+def _run(
+    target: str,
+    loop: str | None,
+    environment: Environment,
+    *,
+    workers: int = 1,
+    on_started: Callable[[Callable[[str], None]], None] = lambda request_stop: None,
 ) -> int:
+    """Serve in this process; `on_started` gets what asks to stop, from any thread."""
+    threads = environment.config.section(ServerConfig).threads
+    if threads > 1:
+        set_up_log(environment.config.section(LogConfig))
+        apps = load_apps(target, threads, environment.plugins)
+        check_threads(threads)  # again: what was imported may have turned it on
+        return run_threads(apps, environment, loop=loop, workers=workers, on_started=on_started)
     app = load_app(target, environment.plugins)
 
     def started() -> None:
-        loop = asyncio.get_running_loop()
+        running = asyncio.get_running_loop()
 
-        def supervisor_gone() -> None:
+        def request_stop(reason: str) -> None:
             with suppress(RuntimeError):  # the loop has just closed: nothing is left to stop
-                loop.call_soon_threadsafe(app.request_stop, "the supervisor is gone")
+                running.call_soon_threadsafe(app.request_stop, reason)
 
-        channel.on_supervisor_gone(supervisor_gone)
+        on_started(request_stop)
+
+    return run_app(app, loop=loop, environment=environment, workers=workers, on_started=started)
+
+
+def _run_worker(
+    channel: WorkerChannel, target: str, loop: str | None, environment: Environment
+) -> int:
+    def started(request_stop: Callable[[str], None]) -> None:
+        channel.on_supervisor_gone(lambda: request_stop("the supervisor is gone"))
         channel.ready()
 
-    return run_app(
-        app,
-        loop=loop_name,
-        environment=environment,
-        workers=channel.workers,
-        on_started=started,
-    )
+    return _run(target, loop, environment, workers=channel.workers, on_started=started)
 
 
 def _supervise(

@@ -6,18 +6,21 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
 from flowcoro._describe import describe
-from flowcoro.app import App
+from flowcoro.app import App, Component
 from flowcoro.cli._target_kind import TargetKind
 from flowcoro.errors import FlowcoroError, TargetError
 from flowcoro.plugins import Claims, PluginHost
 
-__all__ = ["load_app", "load_callable"]
+__all__ = ["load_app", "load_apps", "load_callable"]
+
+logger = logging.getLogger("flowcoro.app")
 
 _ASGI = ["scope", "receive", "send"]
 
@@ -36,6 +39,41 @@ def load_app(target: str, plugins: PluginHost | None = None, *, folder: Path | N
         TargetError: there is no such module or attribute, or it is no application; the
             message says which and what was expected.
     """
+    return _Maker(target, plugins).make(_find(target, folder))
+
+
+def load_apps(target: str, count: int, plugins: PluginHost | None = None) -> list[App]:
+    """Make several applications of what `target` names, for as many threads.
+
+    A function is called for each, one call after the other. What a plugin makes
+    applications of (an ASGI application) may be one object that they share, and the log
+    says so. Applications and components are never shared.
+
+    Args:
+        target: see `load_app`.
+        count: how many.
+        plugins: see `load_app`.
+
+    Raises:
+        TargetError: as for `load_app`; or there is one `App` only, or two of them have a
+            component in common.
+    """
+    found = _find(target, None)
+    if isinstance(found, App):
+        raise TargetError(
+            f"target {target!r}: is one App, which cannot run on {count} event loops at once "
+            "(server.threads); name a function without parameters that makes and returns one"
+        )
+    maker = _Maker(target, plugins)
+    apps = [maker.make(found) for _ in range(count)]
+    if len({id(source) for source in maker.sources}) < len(maker.sources):
+        kind = type(maker.sources[0]).__name__
+        logger.info("target %r: one %s is called by all %d threads", target, kind, count)
+    _require_distinct(target, apps)
+    return apps
+
+
+def _find(target: str, folder: Path | None) -> object:
     module_name, _, path = target.partition(":")
     path = path or "app"
     if not module_name:
@@ -48,13 +86,32 @@ def load_app(target: str, plugins: PluginHost | None = None, *, folder: Path | N
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise TargetError(f"target {target!r}: {module_name} has no {path!r}{hint}")
         found = getattr(found, name)
-    return _Maker(target, plugins).make(found)
+    return found
+
+
+def _require_distinct(target: str, apps: Sequence[App]) -> None:
+    seen: set[int] = set()
+    for app in apps:
+        mine: list[App | Component] = [app, *app.components]
+        for each in mine:
+            if id(each) in seen:
+                what = "App" if isinstance(each, App) else f"component {each.name!r}"
+                raise TargetError(
+                    f"target {target!r}: the function returned the same {what} again; expected a "
+                    "new one at each call, since each thread needs its own (server.threads)"
+                )
+        seen.update(map(id, mine))
 
 
 class _Maker:
-    """Makes an application of what a target names."""
+    """Makes applications of what a target names.
+
+    Attributes:
+        sources: what plugins made them of.
+    """
 
     def __init__(self, target: str, plugins: PluginHost | None) -> None:
+        self.sources: list[object] = []
         self._target = target
         self._plugins = plugins
 
@@ -99,6 +156,7 @@ class _Maker:
         if not isinstance(app, App):
             made = type(app).__name__
             raise self._error(f"{owners[0]} made a {made} of it, expected a flowcoro.App")
+        self.sources.append(found)
         return app
 
     def _matches(self, name: str, kind: TargetKind, found: object) -> bool:

@@ -69,6 +69,8 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Port to listen on; 0 takes a free one."""
     workers: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1
     """Number of processes."""
+    threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1
+    """Number of event loops in each process, each in a thread; needs free-threaded Python."""
     drain_timeout: Seconds = 10.0
     """Seconds that work in flight may take to finish after a signal to stop."""
     stall_threshold: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 0.5

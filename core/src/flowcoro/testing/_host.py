@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from flowcoro.app import App, AppState, Component, Context, Dependencies
+from flowcoro.app import App, AppState, Component, Context, Dependencies, Shared
 from flowcoro.app._environment import read_config
 from flowcoro.config import ConfigFile
 from flowcoro.plugins import PluginHost
@@ -34,6 +34,7 @@ def make_context(
     config: Mapping[str, Mapping[str, object]] | None = None,
     name: str = "test",
     workers: int = 1,
+    shared: Shared | None = None,
 ) -> Context:
     """Make a context to attach components to, without an application.
 
@@ -43,6 +44,7 @@ def make_context(
         config: values by section and key, as a `flowcoro.toml` would give them.
         name: the application's name.
         workers: how many processes the application pretends to have.
+        shared: what it pretends to share with other threads.
     """
     host = plugins if isinstance(plugins, PluginHost) else make_host(*plugins)
     tree = read_config(host, ConfigFile(None, config or {}), environ={})
@@ -59,6 +61,7 @@ def make_context(
         stop=app.request_stop,
         state=AppState.RUNNING,
         workers=workers,
+        shared=shared or Shared(),
     )
     dependencies.add(context)
     return context
