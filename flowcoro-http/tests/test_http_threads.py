@@ -11,6 +11,7 @@ import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,13 +21,15 @@ import pytest
 
 import flowcoro_http.plugin as our_plugin
 from _service import Service, wait_until
+from _serving import bare_request
 from flowcoro.app import App
 from flowcoro.app._environment import Environment
 from flowcoro.app._threads import run_threads
 from flowcoro.cli._target import load_apps
 from flowcoro.testing import make_context, make_host
-from flowcoro_http import HttpServer, Router, _server, _sockets
+from flowcoro_http import HttpError, HttpServer, Request, Response, Router, _server, _sockets
 from flowcoro_http._types import Receive, Scope, Send
+from flowcoro_http.middleware import Overload, RateLimit
 
 pytestmark = [
     pytest.mark.timeout(90),
@@ -248,6 +251,50 @@ def test_what_no_thread_took_is_closed() -> None:
     assert run_threads([app, App(Bad(Router()))], Environment(host, config)) == 1
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=30)
+
+
+def in_threads(count: int, serve: Callable[[], Any]) -> list[Any]:
+    with ThreadPoolExecutor(count) as threads:
+        begun = [threads.submit(serve) for _ in range(count)]
+        return [each.result() for each in begun]
+
+
+def test_each_loop_sheds_load_of_its_own() -> None:
+    overload = Overload(min_limit=1, initial_limit=1, max_limit=1, max_waiting=0)
+    both_inside = threading.Barrier(2)
+
+    async def call_next(request: Request) -> Response:
+        await anyio.to_thread.run_sync(both_inside.wait, 30)
+        assert overload.running == 1
+        return Response("ok")
+
+    async def serve() -> tuple[int, int]:
+        response = await overload.handler(bare_request(), call_next)
+        return response.status, overload.refused
+
+    assert in_threads(2, lambda: asyncio.run(serve())) == [(200, 0), (200, 0)]
+
+
+def test_all_loops_count_the_requests_of_a_client() -> None:
+    limit = RateLimit(100, per=1e6, key=lambda request: "client")
+
+    async def call_next(request: Request) -> Response:
+        return Response("ok")
+
+    async def serve() -> int:
+        passed = 0
+        for _ in range(50):
+            with suppress(HttpError):
+                await limit.handler(bare_request(), call_next)
+                passed += 1
+        return passed
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        assert sum(in_threads(4, lambda: asyncio.run(serve()))) == 100
+    finally:
+        sys.setswitchinterval(before)
 
 
 SOURCE = """

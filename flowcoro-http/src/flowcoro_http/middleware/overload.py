@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -41,7 +42,8 @@ _MEMORY = 1000
 class Overload(Middleware):
     """Refuses requests (503, with `Retry-After`) while there is more than can be done.
 
-    It needs no tuning: the limit of requests at once follows the load.
+    It needs no tuning: the limit of requests at once follows the load. Each event loop has
+    limit and queue of its own, and the attributes are those of the thread that asks.
 
     Args:
         target: seconds that work may wait for its turn, for an interval on end, before the
@@ -87,34 +89,43 @@ class Overload(Middleware):
             raise ValueError("target must be positive and at most interval, latency not negative")
         if not 1 <= min_limit <= initial_limit <= max_limit or max_waiting < 0:
             raise ValueError("expected 1 <= min_limit <= initial_limit <= max_limit")
-        self._limit = _Limit(target, interval, latency, min_limit, max_limit, initial_limit)
-        self._queue = _Queue(target, interval, max_waiting)
+        self._here = _Here(
+            partial(_Limit, target, interval, latency, min_limit, max_limit, initial_limit),
+            partial(_Queue, target, interval, max_waiting),
+        )
         self._retry_after = str(retry_after)
         self._exempt = exempt
-        self._probing = False
-        self.running = 0
-        self.refused = 0
 
     @property
     def limit(self) -> int:
         """Requests at once, at the moment."""
-        return int(self._limit.value)
+        return int(self._here.limit.value)
+
+    @property
+    def running(self) -> int:
+        """Requests that are worked on."""
+        return self._here.running
 
     @property
     def waiting(self) -> int:
         """Requests that wait."""
-        return len(self._queue)
+        return len(self._here.queue)
+
+    @property
+    def refused(self) -> int:
+        """How many were refused so far."""
+        return self._here.refused
 
     async def _handle(self, request: Request, call_next: CallNext) -> Response:
         if self._exempt is not None and self._exempt(request):
             return await call_next(request)
-        loop = asyncio.get_running_loop()
+        loop, here = asyncio.get_running_loop(), self._here
         self._probe(loop)
         self._share_out(loop)
-        if self.running < self.limit:
+        if here.running < here.places:
             self._take()
-        elif not await self._queue.wait(loop, partial(self._leave, loop)):
-            self.refused += 1
+        elif not await here.queue.wait(loop, partial(self._leave, loop)):
+            here.refused += 1
             raise HttpError(
                 503,
                 "the service has more to do than it can",
@@ -124,38 +135,58 @@ class Overload(Middleware):
         try:
             return await call_next(request)
         finally:
-            self._limit.answered(loop.time() - began)
+            here.limit.answered(loop.time() - began)
             self._leave(loop)
 
     def _take(self) -> None:
-        self.running += 1
-        self._limit.peak = max(self._limit.peak, self.running)
+        here = self._here
+        here.running += 1
+        here.limit.peak = max(here.limit.peak, here.running)
 
     def _leave(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.running -= 1
+        self._here.running -= 1
         self._share_out(loop)
 
     def _share_out(self, loop: asyncio.AbstractEventLoop) -> None:
         """Give the places that there are by now to those who wait."""
-        now = loop.time()
-        self._limit.adjust(now, self.running)
-        while self.running < self.limit and self._queue.wake(now):
+        now, here = loop.time(), self._here
+        here.limit.adjust(now, here.running)
+        while here.running < here.places and here.queue.wake(now):
             self._take()
-        if self.running < self.limit:
-            self._queue.free_at = now
+        if here.running < here.places:
+            here.queue.free_at = now
 
     def _probe(self, loop: asyncio.AbstractEventLoop) -> None:
         """Measure how long a turn of the loop takes: what is made ready now waits for that."""
-        if self._probing:
+        here = self._here
+        if here.probing:
             return
-        self._probing = True
+        here.probing = True
         began = loop.time()
 
         def turned() -> None:
-            self._probing = False
-            self._limit.delayed(loop.time() - began)
+            here.probing = False
+            here.limit.delayed(loop.time() - began)
 
         loop.call_soon(turned)
+
+
+class _Here(threading.local):
+    """What one event loop counts; each thread that asks has its own.
+
+    A router may be served by several loops, and what waits for a place does so on its own.
+    """
+
+    def __init__(self, limit: Callable[[], _Limit], queue: Callable[[], _Queue]) -> None:
+        self.limit = limit()
+        self.queue = queue()
+        self.probing = False
+        self.running = 0
+        self.refused = 0
+
+    @property
+    def places(self) -> int:
+        return int(self.limit.value)
 
 
 class _Limit:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -46,7 +47,8 @@ class RateLimit(Middleware):
     """Refuses requests of a client that asks too often (429, with `Retry-After`).
 
     `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers) tell clients
-    what they have left. Each worker process counts for itself.
+    what they have left. Each worker process counts for itself, and for
+    all of its threads.
 
     Args:
         limit: requests in `per` seconds, in the long run.
@@ -81,6 +83,8 @@ class RateLimit(Middleware):
         self._burst = burst or limit
         self._key = key
         self._max_keys = max_keys
+        # Of all the event loops that serve the router, in their threads.
+        self._lock = threading.Lock()
         self._full_at: OrderedDict[str, float] = OrderedDict()
         self._label = f'"{name}"'
         self._policy = f"{self._label};q={self._burst};w={math.ceil(self._interval * self._burst)}"
@@ -90,7 +94,8 @@ class RateLimit(Middleware):
         if key is None:
             return await call_next(request)
         now = anyio.current_time()
-        wait, left, full = self._take(key, now)
+        with self._lock:
+            wait, left, full = self._take(key, now)
         headers = {
             "ratelimit-policy": self._policy,
             "ratelimit": f"{self._label};r={left};t={math.ceil(full - now)}",

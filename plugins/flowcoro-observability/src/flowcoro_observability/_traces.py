@@ -6,6 +6,7 @@ it, the last gives the one before back.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
@@ -17,6 +18,7 @@ __all__ = ["release_traces", "use_traces"]
 
 class _Traces:
     def __init__(self) -> None:
+        self._lock = threading.Lock()  # applications may run in several threads
         self._users = 0
         self._before: Callable[[], Trace | None] | None = None
         self._provider = self.current
@@ -29,17 +31,19 @@ class _Traces:
         return self._before() if self._before is not None else None
 
     def use(self) -> None:
-        if self._users == 0:
-            self._before = set_trace_provider(self._provider)
-        self._users += 1
+        with self._lock:
+            if self._users == 0:
+                self._before = set_trace_provider(self._provider)
+            self._users += 1
 
     def release(self) -> None:
-        self._users -= 1
-        if self._users == 0:
-            replaced = set_trace_provider(self._before)
-            if replaced is not self._provider:  # somebody has set another meanwhile
-                set_trace_provider(replaced)
-            self._before = None
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                replaced = set_trace_provider(self._before)
+                if replaced is not self._provider:  # somebody has set another meanwhile
+                    set_trace_provider(replaced)
+                self._before = None
 
 
 _traces = _Traces()
