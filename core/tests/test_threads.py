@@ -18,6 +18,8 @@ from flowcoro.app._environment import Environment
 from flowcoro.app._threads import check_threads, run_threads
 from flowcoro.cli._target import load_apps
 from flowcoro.errors import ConfigError, TargetError
+from flowcoro.hookspecs import hookimpl
+from flowcoro.loops import LoopFactory
 from flowcoro.testing import make_context, make_host
 
 pytestmark = pytest.mark.timeout(60)
@@ -262,6 +264,30 @@ def test_a_loop_that_there_is_not(
 ) -> None:
     assert run_threads([App(), App()], environment, loop="uring") == 1
     assert "no plugin provides loop 'uring'" in capsys.readouterr().err
+
+
+def test_a_loop_that_cannot_be_made(heard: Heard, capsys: pytest.CaptureFixture[str]) -> None:
+    made: list[asyncio.AbstractEventLoop] = []
+
+    def create() -> asyncio.AbstractEventLoop:
+        if made:
+            raise OSError("too many of them")
+        made.append(asyncio.new_event_loop())
+        return made[0]
+
+    class Loops:
+        FLOWCORO_HOOK_API = 1
+
+        @hookimpl
+        def flowcoro_loop_factories(self) -> list[LoopFactory]:
+            return [LoopFactory("scarce", create)]
+
+    host = make_host(Loops())
+    environment = Environment(host, make_context(plugins=host).config)
+    assert run_threads([App(Says(heard, n)) for n in range(3)], environment, loop="scarce") == 1
+    assert heard.by("up") == heard.by("down") == [0]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == ("flowcoro: error: loop 'scarce' could not be made: OSError: too many of them")
 
 
 def test_what_ends_a_loop_ends_the_process(environment: Environment, heard: Heard) -> None:

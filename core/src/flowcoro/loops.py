@@ -133,7 +133,7 @@ def choose_loop(name: str | None = None, *, plugins: PluginHost | None = None) -
 def run(
     main: Coroutine[Any, Any, T],
     *,
-    loop: str | None = None,
+    loop: str | LoopFactory | None = None,
     debug: bool | None = None,
     plugins: PluginHost | None = None,
     stall_threshold: float | None = None,
@@ -142,7 +142,7 @@ def run(
 
     Args:
         main: the coroutine.
-        loop: name of the loop; see `choose_loop`.
+        loop: name of the loop, see `choose_loop`; or what that returned.
         debug: asyncio's debug mode.
         plugins: the host to ask for the loop.
         stall_threshold: how long a callback may block the loop, in seconds, before it is told who
@@ -155,7 +155,7 @@ def run(
         FlowcoroError: no such loop, or this machine cannot run it.
     """
     try:
-        factory = choose_loop(loop, plugins=plugins)
+        factory = loop if isinstance(loop, LoopFactory) else choose_loop(loop, plugins=plugins)
     except BaseException:
         main.close()
         raise

@@ -27,9 +27,9 @@ from flowcoro.app._context import Shared
 from flowcoro.app._environment import Environment
 from flowcoro.app._main import Watchdog, end_process, serve_watched, set_up_log, tell
 from flowcoro.app._signals import stop_signals
-from flowcoro.config import LogConfig, ServerConfig
+from flowcoro.config import Config, LogConfig, ServerConfig
 from flowcoro.errors import ConfigError, FlowcoroError
-from flowcoro.loops import run
+from flowcoro.loops import LoopFactory, choose_loop, run
 
 __all__ = ["check_threads", "run_threads"]
 
@@ -48,7 +48,6 @@ def check_threads(threads: int) -> None:
         raise ConfigError([f"server.threads = {threads}: not available on Windows; use 1"])
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         return
-    version = ".".join(map(str, sys.version_info[:2]))
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         why = (
             "the GIL is on, since an extension that was imported needs it (Python's warning names "
@@ -86,7 +85,8 @@ def run_threads(
         set_up_log(environment.config.section(LogConfig))
         for app in apps:
             app.use(environment, workers=workers, shared=shared)
-        asyncio.run(_Threads(apps, environment, loop).run(on_started))
+        factory = choose_loop(loop, plugins=environment.plugins)
+        asyncio.run(_Threads(apps, environment.config, factory).run(on_started))
     except FlowcoroError as error:
         tell(error)
         return 1
@@ -145,11 +145,10 @@ class _Member:
 class _Threads:
     """The members and what becomes of them; see the protocol above."""
 
-    def __init__(self, apps: Sequence[App], environment: Environment, loop: str | None) -> None:
+    def __init__(self, apps: Sequence[App], config: Config, factory: LoopFactory) -> None:
         self._apps = list(enumerate(apps))
-        self._environment = environment
-        self._loop_name = loop
-        self._server = environment.config.section(ServerConfig)
+        self._factory = factory
+        self._server = config.section(ServerConfig)
         self._members: list[_Member] = []
         self._stopping = False
         self._failure: BaseException | None = None
@@ -204,12 +203,8 @@ class _Threads:
         """Be the member's thread."""
         error: BaseException | None = None
         try:
-            run(
-                self._serve(member),
-                loop=self._loop_name,
-                plugins=self._environment.plugins,
-                stall_threshold=self._server.stall_threshold or None,
-            )
+            stall_threshold = self._server.stall_threshold or None
+            run(self._serve(member), loop=self._factory, stall_threshold=stall_threshold)
         except BaseException as raised:  # noqa: BLE001 - the main thread raises it
             error = raised
         self._report(self._has_ended, member, error)
