@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -14,9 +15,9 @@ import pytest
 import flowcoro_http.plugin
 import flowcoro_observability.plugin
 from flowcoro import App, Component, Health, HealthStatus
-from flowcoro.app import AppState, ComponentFactory
+from flowcoro.app import AppState, ComponentFactory, Shared
 from flowcoro.config import ConfigSection
-from flowcoro.errors import ConfigError
+from flowcoro.errors import ConfigError, FlowcoroError
 from flowcoro.testing import make_context, make_host
 from flowcoro.testing.contracts import (
     ComponentContract,
@@ -173,6 +174,27 @@ async def test_an_application_may_add_instruments() -> None:
     telemetry.attach(make_context(plugins=PLUGINS))
     telemetry.meter.create_counter("orders").add(2)
     assert "orders_total 2.0" in telemetry.exposition().decode()
+
+
+async def test_the_threads_of_a_process_have_one_registry() -> None:
+    shared = Shared(threads=2)
+    first, second = Telemetry(), Telemetry()
+    for each in (first, second):
+        each.attach(make_context(plugins=PLUGINS, shared=shared))
+    async with second:
+        async with first:
+            for each in (first, second):
+                each.request_done("GET", "/", 200, 0.1)
+                assert first.exposition() == second.exposition()
+        with pytest.raises(FlowcoroError, match="not attached"):
+            _ = first.meter
+        second.request_done("GET", "/", 200, 0.1)
+        second.meter.create_counter("orders").add(1)
+        text = second.exposition().decode()
+    assert "http_server_request_duration_seconds_count" in text
+    (count,) = re.findall(r"duration_seconds_count{.*} (\S+)", text)
+    assert float(count) == 3
+    assert "orders_total 1.0" in text
 
 
 async def test_paths_and_buckets_come_from_configuration() -> None:

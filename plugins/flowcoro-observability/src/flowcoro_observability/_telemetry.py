@@ -3,12 +3,13 @@
 Instruments follow OpenTelemetry's semantic conventions for HTTP servers:
 `http.server.request.duration` (a histogram in seconds, whose count is the number of
 requests) and `http.server.active_requests`. Each application has a registry of its own,
-so two applications in one process never mix.
+so two applications in one process never mix; those of one application's threads have one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -47,8 +48,8 @@ class Telemetry(Component):
     """Content type of `exposition`."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        self._provider: MeterProvider | None = None
+        self._instruments: _Instruments | None = None
+        self._attached = False
 
     @property
     def meter(self) -> Meter:
@@ -57,34 +58,29 @@ class Telemetry(Component):
         Raises:
             FlowcoroError: the component is not attached to an application yet.
         """
-        if self._provider is None:
+        if not self._attached:
             raise FlowcoroError("telemetry is not attached to an application")
-        return self._provider.get_meter("flowcoro")
+        return self._there().meter
 
     def attach(self, context: Context) -> None:
-        """Make the instruments, with the buckets that the configuration asks for."""
-        config = context.config.section(ObservabilityConfig)
-        self._registry = CollectorRegistry()
-        self._provider = MeterProvider(
-            [PrometheusMetricReader(scope_info_enabled=False, registry=self._registry)],
-            Resource.create({"service.name": context.name}),
-            views=[
-                View(
-                    instrument_name=_DURATION,
-                    aggregation=ExplicitBucketHistogramAggregation(config.buckets),
-                )
-            ],
-            shutdown_on_exit=False,
-        )
-        self._duration = self.meter.create_histogram(
-            _DURATION, unit="s", description="Duration of HTTP server requests"
-        )
-        self._active = self.meter.create_up_down_counter(
-            _ACTIVE, unit="{request}", description="HTTP server requests in progress"
-        )
+        """Make the instruments, with the buckets that the configuration asks for.
+
+        The applications of a process, one on each event loop, have one set of them.
+        """
+        buckets = context.config.section(ObservabilityConfig).buckets
+        self._attached = True
+        shared, key = context.shared, ("flowcoro-observability", self.name)
+        if shared.threads == 1:
+            self._instruments = _Instruments(context.name, buckets)
+            return
+        self._instruments = shared.get(key, _Instruments)
+        if self._instruments is None:
+            self._instruments = _Instruments(context.name, buckets)
+            shared.put(key, self._instruments)
 
     async def __aenter__(self) -> Self:
         """Let log records have the ids of the span that they are logged in."""
+        self._there().use()
         use_traces()
         return self
 
@@ -96,9 +92,9 @@ class Telemetry(Component):
     ) -> None:
         """Release the instruments."""
         release_traces()
-        provider, self._provider = self._provider, None
-        if provider is not None:
-            provider.shutdown()
+        if self._attached:
+            self._attached = False
+            self._there().release()
 
     async def health(self) -> Health:
         """Pass as long as instruments exist."""
@@ -106,17 +102,18 @@ class Telemetry(Component):
 
     def exposition(self) -> bytes:
         """Return every instrument in Prometheus' text format."""
-        return generate_latest(self._registry)
+        return generate_latest(self._there().registry)
 
     @contextmanager
     def in_progress(self, method: str) -> Iterator[None]:
         """Count a request as active within the block."""
         attributes = {"http.request.method": _known(method)}
-        self._active.add(1, attributes)
+        active = self._there().active
+        active.add(1, attributes)
         try:
             yield
         finally:
-            self._active.add(-1, attributes)
+            active.add(-1, attributes)
 
     def request_done(self, method: str, route: str | None, status: int, seconds: float) -> None:
         """Record one request.
@@ -134,7 +131,59 @@ class Telemetry(Component):
         }
         if route is not None:
             attributes["http.route"] = route
-        self._duration.record(seconds, attributes)
+        self._there().duration.record(seconds, attributes)
+
+    def _there(self) -> _Instruments:
+        if self._instruments is None:
+            raise FlowcoroError("telemetry is not attached to an application")
+        return self._instruments
+
+
+class _Instruments:
+    """A registry and what is in it; safe for several threads.
+
+    Attributes:
+        registry: what Prometheus reads.
+        meter: makes further instruments.
+        duration: of requests.
+        active: requests in progress.
+    """
+
+    def __init__(self, service: str, buckets: Sequence[float]) -> None:
+        self.registry = CollectorRegistry()
+        self._provider = MeterProvider(
+            [PrometheusMetricReader(scope_info_enabled=False, registry=self.registry)],
+            Resource.create({"service.name": service}),
+            views=[
+                View(
+                    instrument_name=_DURATION,
+                    aggregation=ExplicitBucketHistogramAggregation(buckets),
+                )
+            ],
+            shutdown_on_exit=False,
+        )
+        self.meter = self._provider.get_meter("flowcoro")
+        self.duration = self.meter.create_histogram(
+            _DURATION, unit="s", description="Duration of HTTP server requests"
+        )
+        self.active = self.meter.create_up_down_counter(
+            _ACTIVE, unit="{request}", description="HTTP server requests in progress"
+        )
+        self._lock = threading.Lock()
+        self._users = 0
+
+    def use(self) -> None:
+        """Count one more application that uses them."""
+        with self._lock:
+            self._users += 1
+
+    def release(self) -> None:
+        """Undo one `use`; the last shuts the provider down."""
+        with self._lock:
+            self._users -= 1
+            last = self._users <= 0
+        if last:
+            self._provider.shutdown()
 
 
 def _known(method: str) -> str:
