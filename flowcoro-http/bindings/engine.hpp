@@ -1,8 +1,11 @@
 // Engine: a server's connections on one event loop, and who answers their requests.
 //
-// Protocol: everything is the loop's thread's, with the GIL. What comes from outside (the reactor's
-// callbacks, asyncio's) is within an Entered, which sets the clocks; what a response frees to be
-// read on is gone on with by a callback of its own (behind()).
+// Protocol: everything is the loop's thread's, with the GIL where there is one. Engines of other
+// threads may run at the same time: what changes is in an engine, and the process has only what is
+// made at the import (names, types). A garbage collection in another thread may destroy an exchange
+// that is over, which touches nothing of its engine but how many bytes are held. What comes from
+// outside (the reactor's callbacks, asyncio's) is within an Entered, which sets the clocks; what a
+// response frees to be read on is gone on with by a callback of its own (behind()).
 #pragma once
 
 #include <memory>

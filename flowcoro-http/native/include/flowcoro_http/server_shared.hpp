@@ -1,6 +1,7 @@
 // ServerShared: what all connections of a server have in common.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -11,7 +12,7 @@
 
 namespace flowcoro_http {
 
-// Belongs to the thread of its connections.
+// Belongs to the thread of its connections, but for `held`.
 struct ServerShared {
     struct Limits {
         HeadLimits head;
@@ -29,7 +30,9 @@ struct ServerShared {
     std::string scratch;       // for heads that the wire has no room for
     Deadlines::Time now = 0;   // set whenever something comes from outside
     std::int64_t seconds = 0;  // since 1970, set likewise
-    std::size_t held = 0;      // bytes, in all connections
+    // Bytes, in all connections. Atomic, since what a request has left is given back when its
+    // object is destroyed: one in a garbage cycle by whatever thread collects it.
+    std::atomic<std::size_t> held{0};
     std::uint64_t requests = 0;
     bool draining = false;
     bool parsing = false;  // `parser` has a head that is in use
