@@ -372,14 +372,15 @@ void Engine::answer(Connection& connection, const RequestHead& head, std::string
         }
         return;
     }
-    run(exchange, std::move(coroutine));
+    Turn turn(spare, context_);
+    run(turn, exchange, std::move(coroutine));
 }
 
-void Engine::run(Exchange* exchange, Ref coroutine) noexcept {
+void Engine::run(Turn& turn, Exchange* exchange, Ref coroutine) noexcept {
     while (coroutine) {
-        Begun begun = spare.begin(coroutine.get());
+        Begun begun = turn.begin(coroutine.get());
         if (begun.how == Begun::How::waits || begun.how == Begun::How::later) {
-            Ref task = spare.load(std::move(coroutine), std::move(begun), exchange);
+            Ref task = turn.load(std::move(coroutine), std::move(begun), exchange);
             if (!task) {
                 const Ref error = take_error();
                 settle(*exchange, false, error);
@@ -416,7 +417,8 @@ bool Engine::answer_directly(Connection& connection, const Endpoint& endpoint,
     if (!coroutine) {
         return false;
     }
-    Begun begun = spare.begin(coroutine.get());
+    Turn turn(spare, context_);
+    Begun begun = turn.begin(coroutine.get());
     if (begun.how == Begun::How::returned) [[likely]] {
         std::string_view line;
         const Ref encoded = endpoint.encode(begun.value.get(), &line);
@@ -426,7 +428,7 @@ bool Engine::answer_directly(Connection& connection, const Endpoint& endpoint,
             return true;
         }
         if (PyErr_Occurred() != nullptr) {
-            begun = {Begun::How::raised, take_error(), {}};
+            begun = {Begun::How::raised, take_error()};
         }
     }
     Exchange* const exchange = make_exchange(*this, connection, head, Kind::direct, body, whole);
@@ -439,15 +441,15 @@ bool Engine::answer_directly(Connection& connection, const Endpoint& endpoint,
     const Ref kept = Ref::steal(as_object(exchange));
     exchange->state.endpoint = &endpoint;
     if (begun.how == Begun::How::waits || begun.how == Begun::How::later) {
-        Ref task = spare.load(std::move(coroutine), std::move(begun), exchange);
+        Ref task = turn.load(std::move(coroutine), std::move(begun), exchange);
         if (task) {
             exchange->state.task = std::move(task);
             return true;
         }
-        begun = {Begun::How::raised, take_error(), {}};
+        begun = {Begun::How::raised, take_error()};
     }
     const bool returned = begun.how == Begun::How::returned;
-    run(exchange, settle(*exchange, returned, begun.value));
+    run(turn, exchange, settle(*exchange, returned, begun.value));
     if (!returned && !is_exception(begun.value)) {
         end_loop(begun.value);
     }

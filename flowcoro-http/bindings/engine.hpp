@@ -107,7 +107,7 @@ class Engine {
     [[nodiscard]] std::size_t most_connections() const noexcept { return most_connections_; }
 
   private:
-    void run(Exchange* exchange, Ref coroutine) noexcept;
+    void run(Turn& turn, Exchange* exchange, Ref coroutine) noexcept;
     bool answer_directly(Connection& connection, const Endpoint& endpoint, const RequestHead& head,
                          std::string_view body, bool whole) noexcept;
     void end_loop(const Ref& error) noexcept;

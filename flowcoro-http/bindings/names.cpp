@@ -125,6 +125,7 @@ bool make_names() noexcept {
     keep(names.enter_task, attribute_of("asyncio.tasks", "_enter_task").release());
     keep(names.leave_task, attribute_of("asyncio.tasks", "_leave_task").release());
     keep(names.cancelled_error, attribute_of("asyncio", "CancelledError").release());
+    keep(names.weak_references, attribute_of("weakref", "getweakrefcount").release());
     return good && make_field_names();
 }
 

@@ -20,6 +20,7 @@ void drop(Runner& runner) noexcept {
     Py_CLEAR(runner.context);
     Py_CLEAR(runner.yielded);
     Py_CLEAR(runner.wake_up);
+    Py_CLEAR(runner.message);
     PyObject* const exchange = as_object(std::exchange(runner.exchange, nullptr));
     Py_XDECREF(exchange);
 }
@@ -40,6 +41,7 @@ int traverse(PyObject* self, visitproc visit, void* arg) noexcept {
     Py_VISIT(runner.context);
     Py_VISIT(runner.yielded);
     Py_VISIT(runner.wake_up);
+    Py_VISIT(runner.message);
     Py_VISIT(runner.loop);
     Py_VISIT(as_object(runner.exchange));
     return 0;
@@ -162,6 +164,16 @@ PyObject* send(PyObject* self, PyObject* sent) noexcept {
     return result_of(how, result);
 }
 
+// What cancel() says of something, with the message that the error has.
+Ref cancelled_as(PyObject* waited, PyObject* error) noexcept {
+    const Ref arguments = Ref::steal(PyObject_GetAttrString(error, "args"));
+    const bool has_message =
+        arguments && PyTuple_Check(arguments.get()) && PyTuple_GET_SIZE(arguments.get()) == 1;
+    return Ref::steal(has_message ? PyObject_CallMethodOneArg(waited, names.cancel,
+                                                              PyTuple_GET_ITEM(arguments.get(), 0))
+                                  : PyObject_CallMethodNoArgs(waited, names.cancel));
+}
+
 PyObject* throw_in(PyObject* self, PyObject* const* arguments, Py_ssize_t count) noexcept {
     Runner& runner = *of(self);
     Ref error = Ref::borrow(count > 1 && arguments[1] != Py_None ? arguments[1] : arguments[0]);
@@ -180,7 +192,7 @@ PyObject* throw_in(PyObject* self, PyObject* const* arguments, Py_ssize_t count)
     if (runner.yielded != nullptr) {
         // Cancelled before the task knew what it waits for: as if it had known.
         Ref waited = Ref::steal(std::exchange(runner.yielded, nullptr));
-        const Ref done = Ref::steal(PyObject_CallMethodNoArgs(waited.get(), names.cancel));
+        const Ref done = cancelled_as(waited.get(), error.get());
         if (done && PyObject_IsTrue(done.get()) == 1) {
             return waited.release();
         }
@@ -215,13 +227,17 @@ PyObject* add_done_callback(PyObject* self, PyObject* const* arguments, Py_ssize
     Py_RETURN_NONE;
 }
 
-PyObject* cancel(PyObject* self, PyObject* const* /*arguments*/, Py_ssize_t /*count*/,
-                 PyObject* /*keywords*/) noexcept {
+PyObject* cancel(PyObject* self, PyObject* const* arguments, Py_ssize_t count,
+                 PyObject* keywords) noexcept {
     Runner& runner = *of(self);
     if (runner.wake_up == nullptr) {
         Py_RETURN_FALSE;
     }
     runner.cancelled = true;
+    // cancel(msg=None), with which tasks pass on theirs.
+    PyObject* const message =
+        count + (keywords != nullptr ? PyTuple_GET_SIZE(keywords) : 0) > 0 ? arguments[0] : Py_None;
+    Py_XSETREF(runner.message, Py_NewRef(message));
     // Of a spare that is cancelled with all tasks, since nobody is going to wake it.
     if (runner.phase == Phase::parked) {
         const Ref wake_up = Ref::steal(std::exchange(runner.wake_up, nullptr));
@@ -235,8 +251,15 @@ PyObject* cancel(PyObject* self, PyObject* const* /*arguments*/, Py_ssize_t /*co
 }
 
 PyObject* result(PyObject* self, PyObject* /*unused*/) noexcept {
-    if (of(self)->cancelled) {
-        PyErr_SetNone(names.cancelled_error);
+    const Runner& runner = *of(self);
+    if (runner.cancelled) {
+        const Ref error =
+            Ref::steal(runner.message == nullptr || runner.message == Py_None
+                           ? PyObject_CallNoArgs(names.cancelled_error)
+                           : PyObject_CallOneArg(names.cancelled_error, runner.message));
+        if (error) {
+            PyErr_SetObject(names.cancelled_error, error.get());
+        }
         return nullptr;
     }
     Py_RETURN_NONE;
@@ -300,129 +323,196 @@ bool call(PyObject* function, PyObject* first, PyObject* second) noexcept {
     return static_cast<bool>(result);
 }
 
+// How many weak references there are. asyncio has one of its own.
+Py_ssize_t weak_references(PyObject* object) noexcept {
+    Py_ssize_t count = 0;
+#if defined(Py_GIL_DISABLED)
+    const Ref counted = Ref::steal(PyObject_CallOneArg(names.weak_references, object));
+    count = counted ? PyLong_AsSsize_t(counted.get()) : -1;
+    PyErr_Clear();
+#else
+    // What weakref.getweakrefcount does, without the call.
+    const Py_ssize_t offset = Py_TYPE(object)->tp_weaklistoffset;
+    if (offset != 0) {
+        const auto* each = *reinterpret_cast<PyWeakReference* const*>(
+            reinterpret_cast<const char*>(object) + offset);
+        for (; each != nullptr; each = each->wr_next) {
+            ++count;
+        }
+    }
+#endif
+    return count;
+}
+
 }  // namespace
 
-bool Spare::make() noexcept {
+bool Spare::prepare() noexcept {
+    if (!idle_) {
+        idle_ = take();
+    }
+    return static_cast<bool>(idle_);
+}
+
+StandIn Spare::take() noexcept {
+    StandIn own = std::move(idle_);
+    if (own && of(own.runner.get())->phase != Phase::over) {
+        return own;
+    }
+    own = {};  // it was cancelled with all tasks
     PyObject* const made = type->tp_alloc(type, 0);
     if (made == nullptr) {
-        return false;
+        return {};
     }
-    runner_ = Ref::steal(made);
+    own.runner = Ref::steal(made);
     of(made)->loop = Py_NewRef(loop_);
-    task_ = Ref::steal(PyObject_CallMethodOneArg(loop_, names.create_task, made));
-    if (!task_) {
-        runner_.reset();
-        return false;
+    own.task = Ref::steal(PyObject_CallMethodOneArg(loop_, names.create_task, made));
+    if (own.task) {
+        own.name = Ref::steal(PyObject_CallMethodNoArgs(own.task.get(), names.get_name));
     }
-    return true;
+    if (!own.name) {
+        const Ref error = take_error();
+        give_up(std::move(own));
+        set_error(error);
+        return {};
+    }
+    return own;
 }
 
-Begun Spare::begin(PyObject* coroutine) noexcept {
-    if (runner_ && of(runner_.get())->phase == Phase::over) {  // cancelled with all tasks
-        end();
-    }
-    if (!task_ && !make()) {
-        return {Begun::How::raised, take_error(), {}};
-    }
-    Ref context = Ref::steal(PyContext_CopyCurrent());
-    if (!context || PyContext_Enter(context.get()) != 0) {
-        return {Begun::How::raised, take_error(), {}};
-    }
-    const Ref task = task_;
-    references_ = Py_REFCNT(task.get());
-    if (!call(names.enter_task, loop_, task.get())) {
-        PyErr_Clear();  // RuntimeError: another one is entered
-        PyContext_Exit(context.get());
-        return {Begun::How::later, {}, {}};
-    }
-    PyObject* value = nullptr;
-    const PySendResult how = PyIter_Send(coroutine, Py_None, &value);
-    Ref outcome = how == PYGEN_ERROR ? take_error() : Ref::steal(value);
-    if (!call(names.leave_task, loop_, task.get())) {
-        PyErr_WriteUnraisable(task.get());
-    }
-    PyContext_Exit(context.get());
-    if (how == PYGEN_NEXT) {
-        return {Begun::How::waits, std::move(outcome), std::move(context)};
-    }
-    check();
-    return {how == PYGEN_RETURN ? Begun::How::returned : Begun::How::raised, std::move(outcome),
-            std::move(context)};
-}
-
-void Spare::check() noexcept {
-    const Runner& runner = *of(runner_.get());
-    bool marked = Py_REFCNT(task_.get()) != references_ || runner.cancelled;
-    if (!marked && runner.phase == Phase::fresh) {
-        const Ref count = Ref::steal(PyObject_CallMethodNoArgs(task_.get(), names.cancelling));
-        marked = !count || PyObject_IsTrue(count.get()) != 0;
-    }
-    if (!marked) {
-        const Ref callbacks = Ref::steal(PyObject_GetAttr(task_.get(), names._callbacks));
-        marked = !callbacks || callbacks.get() != Py_None;
-    }
-    PyErr_Clear();
-    if (marked) {
-        discard();
+void Spare::put_back(StandIn own) noexcept {
+    if (idle_) {
+        give_up(std::move(own));
+    } else {
+        idle_ = std::move(own);
     }
 }
 
-void Spare::discard() noexcept {
-    const Ref held = std::move(runner_);
-    Runner& runner = *of(held.get());
+void Spare::give_up(StandIn own) noexcept {
+    Runner& runner = *of(own.runner.get());
     const bool parked = runner.phase == Phase::parked;
     runner.phase = Phase::over;
-    task_.reset();
+    own.task.reset();
     if (!parked || runner.wake_up == nullptr) {
         return;  // its first step ends it, or it is being cancelled
     }
     const Ref wake_up = Ref::steal(std::exchange(runner.wake_up, nullptr));
-    const Ref called = Ref::steal(
-        PyObject_CallMethodObjArgs(loop_, names.call_soon, wake_up.get(), held.get(), nullptr));
+    const Ref called = Ref::steal(PyObject_CallMethodObjArgs(loop_, names.call_soon, wake_up.get(),
+                                                             own.runner.get(), nullptr));
     if (!called) {
-        PyErr_WriteUnraisable(held.get());
+        PyErr_WriteUnraisable(own.runner.get());
     }
-}
-
-Ref Spare::load(Ref coroutine, Begun begun, Exchange* exchange) noexcept {
-    if (!task_ && !make()) {
-        return {};
-    }
-    const Ref held = std::move(runner_);
-    Ref task = std::move(task_);
-    Runner& runner = *of(held.get());
-    const bool parked = runner.phase == Phase::parked;
-    runner.phase = Phase::loaded;
-    runner.coroutine = coroutine.release();
-    runner.context = begun.context.release();
-    runner.yielded = begun.value.release();
-    Py_INCREF(as_object(exchange));
-    runner.exchange = exchange;
-    if (!parked || runner.wake_up == nullptr) {
-        return task;
-    }
-    const Ref wake_up = Ref::steal(std::exchange(runner.wake_up, nullptr));
-    // At once, since no task runs; else in its turn.
-    const Ref called = Ref::steal(
-        begun.how == Begun::How::later
-            ? PyObject_CallMethodObjArgs(loop_, names.call_soon, wake_up.get(), held.get(), nullptr)
-            : PyObject_CallOneArg(wake_up.get(), held.get()));
-    if (!called) {
-        return {};
-    }
-    return task;
 }
 
 void Spare::end() noexcept {
-    if (runner_) {
-        discard();
+    if (idle_) {
+        give_up(std::move(idle_));
     }
 }
 
 int Spare::traverse(visitproc visit, void* arg) const noexcept {
-    Py_VISIT(task_.get());
-    Py_VISIT(runner_.get());
+    Py_VISIT(idle_.task.get());
+    Py_VISIT(idle_.runner.get());
     return 0;
+}
+
+Turn::~Turn() {
+    if (own_) {
+        is_marked() ? spare_.give_up(std::move(own_)) : spare_.put_back(std::move(own_));
+    }
+}
+
+bool Turn::prepare() noexcept {
+    if (!own_) {
+        own_ = spare_.take();
+        if (!own_) {
+            return false;
+        }
+        references_ = Py_REFCNT(own_.task.get());
+        runner_references_ = Py_REFCNT(own_.runner.get());
+        weak_references_ = weak_references(own_.task.get());
+    }
+    if (!context_) {
+        context_ = Ref::steal(given_ ? PyContext_Copy(given_.get()) : PyContext_CopyCurrent());
+    }
+    return static_cast<bool>(context_);
+}
+
+Begun Turn::begin(PyObject* coroutine) noexcept {
+    if (!prepare() || PyContext_Enter(context_.get()) != 0) {
+        return {Begun::How::raised, take_error()};
+    }
+    PyObject* const task = own_.task.get();
+    if (!call(names.enter_task, spare_.loop_, task)) {
+        PyErr_Clear();  // RuntimeError: another one is entered
+        PyContext_Exit(context_.get());
+        return {Begun::How::later, {}};
+    }
+    PyObject* value = nullptr;
+    const PySendResult how = PyIter_Send(coroutine, Py_None, &value);
+    Ref outcome = how == PYGEN_ERROR ? take_error() : Ref::steal(value);
+    if (!call(names.leave_task, spare_.loop_, task)) {
+        PyErr_WriteUnraisable(task);
+    }
+    PyContext_Exit(context_.get());
+    switch (how) {
+        case PYGEN_NEXT:
+            return {Begun::How::waits, std::move(outcome)};
+        case PYGEN_RETURN:
+            return {Begun::How::returned, std::move(outcome)};
+        case PYGEN_ERROR:
+            break;
+    }
+    return {Begun::How::raised, std::move(outcome)};
+}
+
+bool Turn::is_marked() const noexcept {
+    PyObject* const task = own_.task.get();
+    const Runner& runner = *of(own_.runner.get());
+    if (Py_REFCNT(task) != references_ || weak_references(task) != weak_references_ ||
+        runner.cancelled) {
+        return true;
+    }
+    const Ref name = Ref::steal(PyObject_CallMethodNoArgs(task, names.get_name));
+    const Ref callbacks = Ref::steal(PyObject_GetAttr(task, names._callbacks));
+    bool marked = name.get() != own_.name.get() || !callbacks ||
+                  (callbacks.get() != Py_None && PyObject_IsTrue(callbacks.get()) != 0) ||
+                  Py_REFCNT(own_.runner.get()) != runner_references_;
+    if (!marked && runner.phase == Phase::fresh) {
+        const Ref count = Ref::steal(PyObject_CallMethodNoArgs(task, names.cancelling));
+        const Ref must = Ref::steal(PyObject_GetAttr(task, names._must_cancel));
+        marked = !count || PyObject_IsTrue(count.get()) != 0 || !must ||
+                 PyObject_IsTrue(must.get()) != 0;
+    }
+    PyErr_Clear();
+    return marked;
+}
+
+Ref Turn::load(Ref coroutine, Begun begun, Exchange* exchange) noexcept {
+    if (!prepare()) {
+        return {};
+    }
+    StandIn own = std::move(own_);
+    Runner& runner = *of(own.runner.get());
+    const bool parked = runner.phase == Phase::parked;
+    runner.phase = Phase::loaded;
+    runner.coroutine = coroutine.release();
+    runner.context = context_.release();
+    runner.yielded = begun.value.release();
+    Py_INCREF(as_object(exchange));
+    runner.exchange = exchange;
+    if (!parked || runner.wake_up == nullptr) {
+        return std::move(own.task);
+    }
+    const Ref wake_up = Ref::steal(std::exchange(runner.wake_up, nullptr));
+    // At once, since no task runs; else in its turn.
+    const Ref called =
+        Ref::steal(begun.how == Begun::How::later
+                       ? PyObject_CallMethodObjArgs(spare_.loop_, names.call_soon, wake_up.get(),
+                                                    own.runner.get(), nullptr)
+                       : PyObject_CallOneArg(wake_up.get(), own.runner.get()));
+    if (!called) {
+        return {};
+    }
+    return std::move(own.task);
 }
 
 bool add_runner(PyObject* module) noexcept {

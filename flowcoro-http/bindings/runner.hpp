@@ -7,6 +7,9 @@
 // ended, the spare is as it was, and stands by for the next; when it waits, the spare's Runner
 // takes over the handler's coroutine with what it waits for, and another spare is made.
 //
+// A Turn is one request's use of the spare. It has taken it away meanwhile, so that a request that
+// comes within this one's first step (by a transport that a handler writes to) finds another.
+//
 // Protocol
 // --------
 //   fresh     the task's first step has not come.
@@ -15,8 +18,9 @@
 //   running   the task goes on with the coroutine.
 //   over      there is nothing any more.
 //
-// A spare that a handler has left its mark on (it kept the task, cancelled it, or added a callback)
-// is ended as the handler's task would have been.
+// A spare that a handler has left its mark on (it kept the task or its coroutine, refers to it
+// weakly, renamed or cancelled it, or added a callback) is ended as the handler's task would have
+// been: no other request is to be seen in it.
 #pragma once
 
 #include "python.hpp"
@@ -33,6 +37,7 @@ struct Runner {
     PyObject* context;
     PyObject* yielded;  // what the coroutine waits for, until the task knows
     PyObject* wake_up;  // of a task that is parked
+    PyObject* message;  // of its cancellation while it was parked
     PyObject* loop;
     Exchange* exchange;  // whose coroutine it is
     Phase phase;
@@ -44,24 +49,24 @@ struct Runner {
 struct Begun {
     enum class How : unsigned char { returned, raised, waits, later };
     How how;
-    Ref value;    // what it returned, raised, or waits for
-    Ref context;  // that it runs in
+    Ref value;  // what it returned, raised, or waits for
+};
+
+// A task that stands by.
+struct StandIn {
+    Ref task;
+    Ref runner;
+    Ref name;
+
+    explicit operator bool() const noexcept { return static_cast<bool>(task); }
 };
 
 class Spare {
   public:
     explicit Spare(PyObject* loop) noexcept : loop_(loop) {}
 
-    // Begins a coroutine. `later`: another task runs, so it could not be begun; load() has it
-    // begun.
-    Begun begin(PyObject* coroutine) noexcept;
-
-    // A task for a coroutine that waits; the task, or null with a Python error. For an exchange
-    // that is told of its end.
-    Ref load(Ref coroutine, Begun begun, Exchange* exchange) noexcept;
-
     // Makes the spare, so that the first handler finds one. False with a Python error.
-    bool prepare() noexcept { return task_ || make(); }
+    bool prepare() noexcept;
 
     // Ends the spare, if there is one.
     void end() noexcept;
@@ -69,14 +74,44 @@ class Spare {
     int traverse(visitproc visit, void* arg) const noexcept;
 
   private:
-    bool make() noexcept;
-    void check() noexcept;
-    void discard() noexcept;
+    friend class Turn;
+
+    StandIn take() noexcept;  // null with a Python error
+    void put_back(StandIn own) noexcept;
+    void give_up(StandIn own) noexcept;
 
     PyObject* loop_;  // borrowed from the engine
-    Ref task_;
-    Ref runner_;
+    StandIn idle_;
+};
+
+class Turn {
+  public:
+    // The request's handler, and what answers for it, run in one copy of the context.
+    Turn(Spare& spare, const Ref& context) noexcept : spare_(spare), given_(context) {}
+
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+    ~Turn();
+
+    // Begins a coroutine. `later`: another task runs, so it could not be begun; load() has it
+    // begun.
+    Begun begin(PyObject* coroutine) noexcept;
+
+    // A task for a coroutine that waits; the task, or null with a Python error. For an exchange
+    // that is told of its end. The turn is over.
+    Ref load(Ref coroutine, Begun begun, Exchange* exchange) noexcept;
+
+  private:
+    bool prepare() noexcept;
+    [[nodiscard]] bool is_marked() const noexcept;
+
+    Spare& spare_;
+    const Ref& given_;
+    StandIn own_;
+    Ref context_;
     Py_ssize_t references_ = 0;
+    Py_ssize_t runner_references_ = 0;
+    Py_ssize_t weak_references_ = 0;
 };
 
 bool add_runner(PyObject* module) noexcept;
