@@ -18,10 +18,6 @@ namespace {
 constexpr double shortest_tick = 0.1;                  // seconds
 constexpr Deadlines::Time longest_late = 100'000'000;  // nanoseconds
 
-bool is_exception(const Ref& error) noexcept {
-    return PyObject_IsInstance(error.get(), PyExc_Exception) == 1;
-}
-
 bool is_websocket(const RequestHead& head) noexcept {
     for (std::size_t i = 0; i < head.field_count(); ++i) {
         const Field field = head.field(i);
@@ -71,6 +67,7 @@ void Engine::arm() noexcept {
     if (next == Deadlines::never || (armed_ && next >= armed_for_ - longest_late)) {
         return;
     }
+    const KeptError kept;
     const double delay = std::max(static_cast<double>(next - shared.now) / 1e9, shortest_tick);
     const Ref seconds = Ref::steal(PyFloat_FromDouble(delay));
     const Ref tick = Ref::steal(PyObject_GetAttrString(self_, "_tick"));
@@ -391,16 +388,13 @@ void Engine::run(Turn& turn, Exchange* exchange, Ref coroutine) noexcept {
         }
         const bool returned = begun.how == Begun::How::returned;
         coroutine = settle(*exchange, returned, begun.value);
-        if (!returned && !is_exception(begun.value)) {
+        if (!returned && ends_process(begun.value.get())) {
             end_loop(begun.value);
         }
     }
 }
 
 void Engine::end_loop(const Ref& error) noexcept {
-    if (PyObject_IsInstance(error.get(), names.cancelled_error) == 1) {
-        return;
-    }
     const Ref handle = Ref::steal(PyObject_CallMethodObjArgs(
         loop_, names.call_soon, hooks.raise.get(), error.get(), nullptr));
     if (!handle) {
@@ -450,7 +444,7 @@ bool Engine::answer_directly(Connection& connection, const Endpoint& endpoint,
     }
     const bool returned = begun.how == Begun::How::returned;
     run(turn, exchange, settle(*exchange, returned, begun.value));
-    if (!returned && !is_exception(begun.value)) {
+    if (!returned && ends_process(begun.value.get())) {
         end_loop(begun.value);
     }
     return true;

@@ -96,14 +96,19 @@ bool is_exception(PyObject* error) noexcept {
 // It ended by what is no Exception.
 void break_off(Exchange& exchange, const Ref& error) noexcept {
     ExchangeState& state = exchange.state;
-    if (PyObject_IsInstance(error.get(), names.cancelled_error) != 1) {
-        // KeyboardInterrupt, SystemExit: the task raises it, or whoever began it (Engine::run).
-        fail(exchange, 500, failed_document);
-    } else if (state.cut) {
-        fail(exchange, 503, stopping_document);
-    } else {
-        fail(exchange, 500, failed_document);
+    if (PyObject_IsInstance(error.get(), names.cancelled_error) == 1) {
+        if (state.cut) {
+            fail(exchange, 503, stopping_document);
+            return;
+        }
+        if (!state.gone) {
+            state.engine->report("a handler was cancelled, not by the server", error);
+        }
+    } else if (!ends_process(error.get())) {
+        state.engine->report("a request could not be answered", error);
     }
+    // KeyboardInterrupt, SystemExit: the task raises it, or whoever began it (Engine::run).
+    fail(exchange, 500, failed_document);
 }
 
 Ref general(Exchange& exchange, const Ref& hook, PyObject* argument) noexcept {
@@ -292,6 +297,7 @@ Corked::Corked(Exchange& exchange) noexcept : connection_(exchange.state.connect
 
 Corked::~Corked() {
     if (connection_ != nullptr) {
+        const KeptError kept;
         connection_->uncork();
     }
 }

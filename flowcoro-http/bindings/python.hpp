@@ -82,6 +82,31 @@ inline void set_error(Ref error) noexcept {
 #endif
 }
 
+// Keeps an error that is being raised from the calls that are made in its lifetime: of what ends by
+// a destructor.
+class KeptError {
+  public:
+    KeptError() noexcept : error_(PyErr_Occurred() != nullptr ? take_error() : Ref()) {}
+
+    KeptError(const KeptError&) = delete;
+    KeptError& operator=(const KeptError&) = delete;
+
+    ~KeptError() {
+        if (error_) {
+            set_error(std::move(error_));
+        }
+    }
+
+  private:
+    Ref error_;
+};
+
+// Whether it is one of those that leave an event loop, and end the process.
+inline bool ends_process(PyObject* error) noexcept {
+    return PyErr_GivenExceptionMatches(error, PyExc_KeyboardInterrupt) != 0 ||
+           PyErr_GivenExceptionMatches(error, PyExc_SystemExit) != 0;
+}
+
 inline Ref text(std::string_view utf8) noexcept {
     return Ref::steal(
         PyUnicode_FromStringAndSize(utf8.data(), static_cast<Py_ssize_t>(utf8.size())));

@@ -103,10 +103,10 @@ PySendResult run(Runner& runner, PyObject* sent, PyObject* thrown, PyObject** re
         if (!next) {
             runner.phase = Phase::over;
             drop(runner);
-            // What is no Exception is asyncio's business: that the task was cancelled, that the
-            // process is to end.
+            // Asyncio's business: that the task was cancelled, that the process is to end.
             if (how == PYGEN_ERROR && outcome &&
-                PyObject_IsInstance(outcome.get(), PyExc_Exception) == 0) {
+                (ends_process(outcome.get()) ||
+                 PyObject_IsInstance(outcome.get(), names.cancelled_error) == 1)) {
                 set_error(std::move(outcome));
                 return PYGEN_ERROR;
             }

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import ssl
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import trustme
 
 import _serving
 import flowcoro
 import flowcoro.reactor
+from flowcoro_http import HttpConfig
 
 
 @pytest.fixture
@@ -45,6 +49,21 @@ def native_over(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(_serving, "BACKEND", "native")
     name: str = request.param
     return name
+
+
+@pytest.fixture
+def secured(tmp_path: Path) -> tuple[HttpConfig, ssl.SSLContext]:
+    """What a server of localhost that speaks TLS is set up by, and what its clients trust."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    certfile, keyfile = tmp_path / "cert.pem", tmp_path / "key.pem"
+    for pem in issued.cert_chain_pems:
+        pem.write_to_path(certfile, append=True)
+    issued.private_key_pem.write_to_path(keyfile)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    config = HttpConfig(certfile=str(certfile), keyfile=str(keyfile), keep_alive_timeout=60)
+    return config, client
 
 
 @pytest.fixture(

@@ -10,14 +10,14 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-import trustme
 
 from _serving import serving
 from _watching import FIN, RST, Watch, connected, vanish, watching
 from flowcoro_http import HttpConfig, HttpServer, Request, Response, Router
+
+Secured = tuple[HttpConfig, ssl.SSLContext]
 
 pytestmark = pytest.mark.usefixtures("native_over")
 
@@ -103,20 +103,6 @@ class TlsClient:
         return taken
 
 
-@pytest.fixture
-def contexts(tmp_path: Path) -> tuple[HttpConfig, ssl.SSLContext]:
-    authority = trustme.CA()
-    issued = authority.issue_cert("localhost", "127.0.0.1")
-    certfile, keyfile = tmp_path / "cert.pem", tmp_path / "key.pem"
-    for pem in issued.cert_chain_pems:
-        pem.write_to_path(certfile, append=True)
-    issued.private_key_pem.write_to_path(keyfile)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    config = HttpConfig(certfile=str(certfile), keyfile=str(keyfile), keep_alive_timeout=60)
-    return config, client
-
-
 async def vanish_within(
     server: HttpServer, watch: Watch, tls: ssl.SSLContext, plain: bytes, how: str
 ) -> None:
@@ -139,9 +125,9 @@ async def vanish_within(
 
 @pytest.mark.parametrize("how", [FIN, RST])
 async def test_within_the_handshake(
-    contexts: tuple[HttpConfig, ssl.SSLContext], how: str, caplog: pytest.LogCaptureFixture
+    secured: Secured, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config, tls = contexts
+    config, tls = secured
     stream = Stream()
     async with (
         serving(stream.router, config=config) as server,
@@ -162,9 +148,9 @@ async def test_within_the_handshake(
 
 @pytest.mark.parametrize("how", [FIN, RST])
 async def test_within_a_request(
-    contexts: tuple[HttpConfig, ssl.SSLContext], how: str, caplog: pytest.LogCaptureFixture
+    secured: Secured, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config, tls = contexts
+    config, tls = secured
     stream = Stream()
     async with (
         serving(stream.router, config=config) as server,
@@ -185,9 +171,9 @@ async def test_within_a_request(
 
 @pytest.mark.parametrize("how", [FIN, RST])
 async def test_within_a_response(
-    contexts: tuple[HttpConfig, ssl.SSLContext], how: str, caplog: pytest.LogCaptureFixture
+    secured: Secured, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config, tls = contexts
+    config, tls = secured
     stream = Stream()
     loop = asyncio.get_running_loop()
     async with (
