@@ -433,8 +433,11 @@ async def _send_pieces(request: Request, pieces: AsyncIterable[bytes]) -> None:
     exchange = request.exchange
     try:
         async for piece in pieces:
-            await exchange.write(piece)
-    except OSError:
+            try:
+                await exchange.write(piece)
+            except OSError as error:
+                raise ClientDisconnected("the client left before its response") from error
+    except ClientDisconnected:
         exchange.abort()
     except Exception as error:
         # The status is out. Without its end the connection is cut, so that nobody takes
