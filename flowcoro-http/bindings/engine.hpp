@@ -18,7 +18,7 @@
 #include "flowcoro_http/server_connection.hpp"
 #include "python.hpp"
 #include "route_table_object.hpp"
-#include "runner.hpp"
+#include "turn.hpp"
 
 namespace flowcoro_http::bindings {
 

@@ -10,12 +10,13 @@
 #include "ready.hpp"
 #include "route_table_object.hpp"
 #include "runner.hpp"
+#include "turn.hpp"
 
 namespace {
 
 int execute(PyObject* module) noexcept {
     using namespace flowcoro_http::bindings;
-    const bool good = make_names() && add_ready(module) && add_runner(module) &&
+    const bool good = make_names() && add_ready(module) && add_runner(module) && prepare_turns() &&
                       add_exchange(module) && add_engine(module) && add_stream_protocol(module) &&
                       add_routing(module) && add_client_engine(module) && add_client(module) &&
                       add_call(module) && add_fetched(module) && add_request_text(module);
