@@ -367,6 +367,9 @@ void Engine::answer(Connection& connection, const RequestHead& head, std::string
             connection.http.abort();
             connection.let_go();
         }
+        if (ends_process(error.get())) {
+            end_loop(error);
+        }
         return;
     }
     Turn turn(spare, context_);

@@ -287,6 +287,7 @@ void dealloc(PyObject* self) noexcept {
     PyTypeObject* const own = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     if (StreamConnection* const connection = std::exchange(of(self)->connection, nullptr)) {
+        const KeptError kept;
         connection->lose();  // its transport is gone without a word
     }
     Py_XDECREF(of(self)->engine);
