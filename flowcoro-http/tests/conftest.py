@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import ssl
 from functools import partial
@@ -15,6 +16,7 @@ import trustme
 import _serving
 import flowcoro
 import flowcoro.reactor
+from _handling import Pause, no_wait
 from flowcoro_http import HttpConfig
 
 
@@ -49,6 +51,23 @@ def native_over(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(_serving, "BACKEND", "native")
     name: str = request.param
     return name
+
+
+@pytest.fixture(params=["router", "asgi"])
+def called_by(request: pytest.FixtureRequest) -> str:
+    """What calls a handler: the engine by itself, or an ASGI application."""
+    chosen: str = request.param
+    return chosen
+
+
+@pytest.fixture(params=["at-once", "waits"])
+def pause(request: pytest.FixtureRequest) -> Pause:
+    """What a handler begins with: nothing, or a wait, with which it gets the task for itself."""
+
+    async def a_turn() -> None:
+        await asyncio.sleep(0)
+
+    return no_wait if request.param == "at-once" else a_turn
 
 
 @pytest.fixture
