@@ -120,12 +120,14 @@ async def watching(
     stream = await asyncio.open_connection("127.0.0.1", server.port, ssl=tls)
     watch = Watch(server, stream, handlers)
     loop.set_exception_handler(watch.note)
+    gc.freeze()  # what there was before is not looked through again
     try:
         await watch.begin()
         yield watch
         gc.collect()  # what nobody retrieved complains when it is collected
         await watch.unharmed()
     finally:
+        gc.unfreeze()
         loop.set_exception_handler(before)
         stream[1].close()
     assert watch.errors == []

@@ -22,7 +22,7 @@ from flowcoro_http import HttpServer, Router
 pytestmark = pytest.mark.usefixtures("native_over")
 
 PORTIONS = 4
-BATCHES = 15  # in each portion
+BATCHES = 8  # in each portion
 AHEAD = 10  # of each kind, in a batch
 FEW_BYTES = 20_000
 FEW_OBJECTS = 50
