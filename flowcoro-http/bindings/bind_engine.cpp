@@ -38,6 +38,7 @@ constexpr Hook all_hooks[] = {
     {"drain_later", &Hooks::drain_later},
     {"reset", &Hooks::reset},
     {"failed", &Hooks::failed},
+    {"failed_late", &Hooks::failed_late},
     {"raise_later", &Hooks::raise},
     {"changed", &Hooks::changed},
     {"access", &Hooks::access},

@@ -231,7 +231,8 @@ bool add_exchange(PyObject* module) noexcept {
                                slots};
     exchange_type =
         reinterpret_cast<PyTypeObject*>(PyType_FromModuleAndSpec(module, &spec, nullptr));
-    return exchange_type != nullptr && PyModule_AddType(module, exchange_type) == 0;
+    return exchange_type != nullptr && PyModule_AddType(module, exchange_type) == 0 &&
+           make_gone_error(module);
 }
 
 }  // namespace flowcoro_http::bindings

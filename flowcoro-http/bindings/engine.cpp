@@ -288,6 +288,14 @@ void Engine::report(const char* what, Ref error) noexcept {
     }
 }
 
+void Engine::report_late(const char* what, const Ref& error, unsigned status) noexcept {
+    const Ref called = Ref::steal(
+        PyObject_CallFunction(hooks.failed_late.get(), "sOI", what, error.get(), status));
+    if (!called) {
+        PyErr_WriteUnraisable(self_);
+    }
+}
+
 bool Engine::set_routes(PyObject* table, PyObject* descriptions) noexcept {
     const Routes* const routes = routes_of(table);
     if (routes == nullptr) {

@@ -32,12 +32,13 @@ struct Hooks {
     Ref read_later;
     Ref receive_later;
     Ref drain_later;
-    Ref reset;    // a transport of asyncio's, for its peer to see
-    Ref failed;   // told of what nobody caught
-    Ref raise;    // raises what is to end the loop
-    Ref changed;  // told when the last request or connection is over, while it drains
-    Ref access;   // told of each response, or none
-    Ref scope;    // of ASGI: what all have in common
+    Ref reset;        // a transport of asyncio's, for its peer to see
+    Ref failed;       // told of what nobody caught
+    Ref failed_late;  // likewise, when the client had gone before, with what was to be answered
+    Ref raise;        // raises what is to end the loop
+    Ref changed;      // told when the last request or connection is over, while it drains
+    Ref access;       // told of each response, or none
+    Ref scope;        // of ASGI: what all have in common
 };
 
 class Engine {
@@ -83,6 +84,7 @@ class Engine {
 
     // Something went wrong that nobody else is told of.
     void report(const char* what, Ref error) noexcept;
+    void report_late(const char* what, const Ref& error, unsigned status) noexcept;
 
     void look_at_clocks() noexcept;
     void arm() noexcept;

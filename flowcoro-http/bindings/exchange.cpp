@@ -1,5 +1,6 @@
 #include "exchange.hpp"
 
+#include <chrono>
 #include <new>
 
 #include "connection.hpp"
@@ -31,13 +32,18 @@ namespace {
 
 constexpr unsigned client_closed = 499;
 
+// The clock that connections go by stands still while a handler computes.
+std::int64_t nanoseconds_now() noexcept {
+    return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1);
+}
+
 void log_access(Exchange& exchange) noexcept {
     const ExchangeState& state = exchange.state;
     const Ref called = Ref::steal(
         PyObject_CallFunction(state.engine->hooks.access.get(), "OIKd", as_object(&exchange),
                               state.answer != 0 ? state.answer : client_closed,
                               static_cast<unsigned long long>(state.sent),
-                              static_cast<double>(state.engine->shared.now - state.since) / 1e9));
+                              static_cast<double>(nanoseconds_now() - state.since) / 1e9));
     if (!called) {
         PyErr_WriteUnraisable(as_object(&exchange));
     }
@@ -127,8 +133,8 @@ Ref settle_direct(Exchange& exchange, bool returned, const Ref& outcome) noexcep
     ExchangeState& state = exchange.state;
     if (state.connection == nullptr) {
         // The client has gone. That nobody is left to answer is no failure, all else is.
-        if (!returned && PyObject_IsInstance(outcome.get(), PyExc_OSError) != 1) {
-            state.engine->report("a handler failed whose client has gone", outcome);
+        if (!returned) {
+            state.engine->report_late("a handler failed whose client has gone", outcome, 0);
         }
         return {};
     }
@@ -149,10 +155,20 @@ Ref settle_direct(Exchange& exchange, bool returned, const Ref& outcome) noexcep
     return {};
 }
 
+// An error came out of an application.
+void report_failure(const Exchange& exchange, const char* what, const Ref& error) noexcept {
+    const ExchangeState& state = exchange.state;
+    if (state.gone) {
+        state.engine->report_late(what, error, state.answer);
+    } else {
+        state.engine->report(what, error);
+    }
+}
+
 void settle_asgi(Exchange& exchange, bool returned, const Ref& outcome) noexcept {
     ExchangeState& state = exchange.state;
     if (!returned) {
-        state.engine->report("an ASGI application failed", outcome);
+        report_failure(exchange, "an ASGI application failed", outcome);
     } else if (state.connection != nullptr) {
         state.engine->report("an ASGI application returned before its response was complete", {});
     }
@@ -190,7 +206,7 @@ Exchange* make_exchange(Engine& engine, Connection& connection, const RequestHea
         return nullptr;
     }
     state.client = connection.client();
-    state.since = engine.shared.now;
+    state.since = engine.hooks.access ? nanoseconds_now() : 0;
     state.connection = &connection;
     Py_INCREF(made);
     connection.set_exchange(&exchange_of(made));
@@ -209,7 +225,7 @@ Ref settle(Exchange& exchange, bool returned, const Ref& outcome) noexcept {
                 break;
             case Kind::application:
                 if (!returned) {
-                    state.engine->report("a request could not be answered", outcome);
+                    report_failure(exchange, "a request could not be answered", outcome);
                 }
                 fail(exchange, 500, failed_document);
                 break;

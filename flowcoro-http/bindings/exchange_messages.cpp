@@ -30,6 +30,12 @@ bool send_start(ExchangeState& state, PyObject* message) noexcept {
     return true;
 }
 
+// What would have been answered, had the client not gone, tells whether the application failed.
+bool note_status(ExchangeState& state, PyObject* message) noexcept {
+    const Ref status = Ref::steal(PyObject_GetItem(message, names.status));
+    return status && read_status(status.get(), &state.answer);
+}
+
 // The first piece: with the head, and if it is the only one, in one go.
 bool send_first(Exchange& exchange, std::string_view body, bool more) noexcept {
     ExchangeState& state = exchange.state;
@@ -110,10 +116,11 @@ PyObject* send(PyObject* self, PyObject* message) noexcept {
         PyErr_SetString(PyExc_TypeError, "a message's type is a str");
         return nullptr;
     }
+    const bool starts = PyUnicode_CompareWithASCIIString(kind.get(), "http.response.start") == 0;
     if (state.connection == nullptr) {
-        return gone_error();
+        return !starts || note_status(state, message) ? gone_error() : nullptr;
     }
-    if (PyUnicode_CompareWithASCIIString(kind.get(), "http.response.start") == 0) {
+    if (starts) {
         return send_start(state, message) ? ready_none().release() : nullptr;
     }
     if (PyUnicode_CompareWithASCIIString(kind.get(), "http.response.body") == 0) {

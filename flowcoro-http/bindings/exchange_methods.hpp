@@ -32,6 +32,9 @@ PyObject* wait_if_full(PyObject* self) noexcept;
 // Sets the error of who writes to nobody; null.
 PyObject* gone_error() noexcept;
 
+// False with a Python error.
+bool make_gone_error(PyObject* module) noexcept;
+
 bool read_status(PyObject* given, unsigned* status) noexcept;
 
 // False with a Python error.

@@ -8,9 +8,24 @@
 
 namespace flowcoro_http::bindings {
 
+namespace {
+
+// Its own type, for the error of an application to be told from that of some other connection.
+PyObject* gone_error_type = nullptr;
+
+}  // namespace
+
 PyObject* gone_error() noexcept {
-    PyErr_SetString(PyExc_BrokenPipeError, "the client has gone, or has its response");
+    PyErr_SetString(gone_error_type, "the client has gone, or has its response");
     return nullptr;
+}
+
+bool make_gone_error(PyObject* module) noexcept {
+    gone_error_type =
+        PyErr_NewExceptionWithDoc("flowcoro_http._native.ClientGoneError",
+                                  "Nobody is there to be sent to.", PyExc_BrokenPipeError, nullptr);
+    return gone_error_type != nullptr &&
+           PyModule_AddObjectRef(module, "ClientGoneError", gone_error_type) == 0;
 }
 
 bool read_status(PyObject* given, unsigned* status) noexcept {

@@ -7,6 +7,7 @@ import resource
 import shutil
 import ssl
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import ModuleType
@@ -252,6 +253,30 @@ async def test_the_access_log(caplog: pytest.LogCaptureFixture) -> None:
     ):
         await client.get("/")
     assert [r.name for r in caplog.records].count("flowcoro.http.access") == 1
+
+
+async def test_the_access_log_tells_how_long_a_handler_computed(
+    backend: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
+    if backend.__name__.endswith("hypercorn"):
+        pytest.skip("its lines are of its own form")
+    caplog.set_level(logging.INFO, "flowcoro.http.access")
+    router = Router()
+
+    @router.get("/")
+    async def compute() -> str:
+        end = time.perf_counter() + 0.05
+        while time.perf_counter() < end:
+            pass
+        return "done"
+
+    async with (
+        serving(router, config=HttpConfig(access_log=True)) as server,
+        HttpClient(base_url=server.url) as client,
+    ):
+        await client.get("/")
+    (line,) = (r.getMessage() for r in caplog.records if r.name == "flowcoro.http.access")
+    assert 0.05 <= float(line.split()[-1]) < 10
 
 
 @pytest.fixture

@@ -152,6 +152,9 @@ class RouteTable:
 
 def split_path(raw_path: bytes, malformed: type[Exception], /) -> list[str]: ...
 
+class ClientGoneError(BrokenPipeError):
+    """Nobody is there to be sent to."""
+
 class ExchangeError(Exception):
     """Why there is no response: its kind, and a reason."""
 

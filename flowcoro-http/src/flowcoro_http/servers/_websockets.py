@@ -30,7 +30,8 @@ from wsproto.extensions import Extension, PerMessageDeflate
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from flowcoro_http._backend import ServerOptions
-from flowcoro_http._native import Exchange
+from flowcoro_http._departure import is_departure
+from flowcoro_http._native import ClientGoneError, Exchange
 from flowcoro_http._problem import PROBLEM_TYPE, Problem
 from flowcoro_http._types import ASGIApp, Message, Scope
 
@@ -85,7 +86,10 @@ class WebSockets:
         try:
             await self._app(scope, socket.receive, socket.send)
         except Exception as error:
-            logger.error("the application failed in a WebSocket", exc_info=error)
+            if socket.left and is_departure(error):
+                logger.debug("the peer of a WebSocket left: %r", error)
+            else:
+                logger.error("the application failed in a WebSocket", exc_info=error)
             await socket.fail()
         except asyncio.CancelledError:
             with anyio.move_on_after(CUT_GRACE, shield=True):
@@ -138,6 +142,7 @@ class _WebSocket:
         self._phase = "connecting"
         self._told = False
         self._away = False
+        self.left = False  # the peer has closed, or vanished
         self._events: deque[Message] = deque([{"type": "websocket.connect"}])
         self._changed = asyncio.Event()
         self._message: list[str | bytes] = []
@@ -202,7 +207,7 @@ class _WebSocket:
             await self._close(message.get("code") or 1000, message.get("reason") or "")
         elif self._phase in {"closing", "closed"}:
             if kind != "websocket.close":
-                raise BrokenPipeError("the peer has gone, or this side has closed")
+                raise ClientGoneError("the peer has gone, or this side has closed")
         else:
             raise RuntimeError(f"{kind} does not fit here: the WebSocket is {self._phase}")
 
@@ -268,7 +273,7 @@ class _WebSocket:
         try:
             content = self._connection.send(event)
         except LocalProtocolError as error:
-            raise BrokenPipeError("the WebSocket is closed") from error
+            raise ClientGoneError("the WebSocket is closed") from error
         await self._exchange.write_raw(content)
 
     async def _close(self, code: int, reason: str) -> None:
@@ -286,6 +291,7 @@ class _WebSocket:
             self._events.append({"type": "websocket.disconnect", "code": code, "reason": reason})
 
     def _lose(self) -> None:
+        self.left = True
         self._enter("closed")
         self._tell(_ABNORMAL)
 
@@ -316,6 +322,7 @@ class _WebSocket:
             if self._phase == "open":
                 await self._write(event.response())
         elif isinstance(event, CloseConnection):
+            self.left = True
             if self._phase == "open":
                 await self._write(event.response())
             self._enter("closed")

@@ -24,6 +24,7 @@ import anyio
 
 from flowcoro_http._asgi import Application
 from flowcoro_http._backend import ServerBackend, ServerOptions
+from flowcoro_http._departure import is_departure
 from flowcoro_http._direct import describe_routes
 from flowcoro_http._native import Engine, Exchange
 from flowcoro_http._types import ASGIApp, Message
@@ -169,6 +170,7 @@ class NativeServer:
             "drain_later": _drain_later,
             "reset": _reset,
             "failed": _failed,
+            "failed_late": _failed_late,
             "raise_later": _raise,
             "changed": self._changed.set,
             "access": _log_access if self.options.access_log else None,
@@ -249,6 +251,13 @@ def _reset(transport: asyncio.Transport) -> None:
 
 def _failed(message: str, error: BaseException | None) -> None:
     logger.error("%s", message, exc_info=error)
+
+
+def _failed_late(message: str, error: BaseException, status: int) -> None:
+    if is_departure(error, status):
+        logger.debug("the client left before it had the whole answer: %r", error)
+    else:
+        _failed(message, error)
 
 
 def _raise(error: BaseException) -> NoReturn:
