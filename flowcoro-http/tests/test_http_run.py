@@ -21,6 +21,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="signals and workers need POSIX"),
 ]
 
+SHOPS = Path(__file__).parent / "frameworks"
 SOURCE = """
 import asyncio, os, sys
 from contextlib import asynccontextmanager
@@ -109,6 +110,14 @@ def test_an_application_of_fastapi(folder: Path, target: str) -> None:
             assert json.load(answer) == {"id": 7, "names": ["a"]}
     assert f"up {service.pid}\n" in service.lines
     assert f"down {service.pid}\n" in service.lines
+
+
+@pytest.mark.parametrize("name", ["fastapi", "starlette", "litestar", "django"])
+def test_applications_of_other_frameworks(name: str) -> None:
+    with running(SHOPS, f"{name}_shop:app", "--port", "0") as service:
+        assert get(f"{service.url()}/items/7?size=l") == {"id": 7, "size": "l"}
+        if name != "django":  # which has no lifespan
+            assert get(f"{service.url()}/stock") == {"stock": 3}
 
 
 def test_a_router(folder: Path) -> None:
