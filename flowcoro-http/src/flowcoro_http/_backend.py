@@ -34,6 +34,7 @@ class ServerOptions:
         access_log: whether to log each request, to the logger `flowcoro.http.access`.
         certfile: TLS certificate chain (PEM); empty for plain HTTP.
         keyfile: TLS private key (PEM).
+        http3: whether to speak HTTP/3 too, over UDP on the ports of the sockets.
     """
 
     keep_alive_timeout: float = 5.0
@@ -50,6 +51,7 @@ class ServerOptions:
     access_log: bool = False
     certfile: str = ""
     keyfile: str = ""
+    http3: bool = False
 
 
 class Server(Protocol):

@@ -74,6 +74,8 @@ class HttpConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """TLS certificate chain (PEM); with `keyfile`, the server speaks HTTPS."""
     keyfile: str = ""
     """TLS private key (PEM)."""
+    http3: bool = False
+    """Whether HTTP/3 is spoken too, over UDP on the same port (`hypercorn`, with TLS)."""
 
     def limits(self) -> Limits:
         """Return the part that a router enforces."""

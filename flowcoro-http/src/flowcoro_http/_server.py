@@ -336,6 +336,7 @@ class HttpServer(Component):
             access_log=config.access_log,
             certfile=config.certfile,
             keyfile=config.keyfile,
+            http3=config.http3,
         )
 
     def _address(self) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""The hypercorn backend: HTTP/1.1, HTTP/2 (over TLS) and WebSocket.
+"""The hypercorn backend: HTTP/1.1, HTTP/2 (over TLS), HTTP/3 (`_http3`) and WebSocket.
 
 Everything that hypercorn needs to be told or kept from lives here, and nothing else
 knows of it:
@@ -30,6 +30,7 @@ from hypercorn.config import Config
 
 from flowcoro_http._backend import ServerBackend, ServerOptions
 from flowcoro_http._types import ASGIApp, Message, Receive, Scope, Send
+from flowcoro_http.servers._http3 import Http3, require_http3
 
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIFramework
@@ -55,6 +56,8 @@ class HypercornServer:
     """
 
     def __init__(self, options: ServerOptions) -> None:
+        if options.http3:
+            require_http3(options.certfile)
         self.options = options
 
     async def serve(
@@ -67,21 +70,29 @@ class HypercornServer:
     ) -> None:
         """Serve until `shutdown` is set; see `flowcoro_http.Server`."""
         config = self.configure()
-        config.bind = [f"fd://{listener.detach()}" for listener in sockets]
-
-        async def trigger() -> None:
-            started()
-            await shutdown.wait()
-
         async with anyio.create_task_group() as group:
             reading = _ReadToEnd(app, shutdown, group)
+            http3 = Http3(reading, config, sockets) if self.options.http3 else None
+            config.bind = [f"fd://{listener.detach()}" for listener in sockets]
+
+            async def trigger() -> None:
+                if http3 is not None:
+                    await http3.start()
+                started()
+                await shutdown.wait()
+
             wrapped: ASGIFramework = reading  # type: ignore[assignment]  # ours are plain dicts
             try:
                 await serve(wrapped, config, shutdown_trigger=trigger, mode="asgi")
+                if http3 is not None:
+                    await http3.drain()
             except Exception as error:
                 if not shutdown.is_set():
                     raise
                 logger.warning("a connection broke while the server stopped", exc_info=error)
+            finally:
+                if http3 is not None:
+                    await http3.close()
             group.cancel_scope.cancel()
 
     def configure(self) -> Config:

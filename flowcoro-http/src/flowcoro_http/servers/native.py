@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 import anyio
 
+from flowcoro.errors import ConfigError
 from flowcoro_http._asgi import Application
 from flowcoro_http._backend import ServerBackend, ServerOptions
 from flowcoro_http._departure import is_departure
@@ -56,12 +57,17 @@ class NativeServer:
     Args:
         options: see `ServerOptions`.
 
+    Raises:
+        ConfigError: HTTP/3 is asked for.
+
     Attributes:
         options: as given.
         state: what the application's lifespan has left for its requests.
     """
 
     def __init__(self, options: ServerOptions) -> None:
+        if options.http3:
+            raise ConfigError(["http.http3: the backend `native` has no HTTP/3; `hypercorn` has"])
         self.options = options
         self.state: dict[str, Any] = {}
         self._engine: Engine | None = None
