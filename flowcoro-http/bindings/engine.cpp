@@ -5,6 +5,7 @@
 #include <chrono>
 #include <ctime>
 #include <new>
+#include <utility>
 
 #include "connection.hpp"
 #include "messages.hpp"
@@ -191,7 +192,35 @@ void Engine::remove(Connection& connection) noexcept {
 
 void Engine::end_request() noexcept {
     --in_flight_;
-    if (in_flight_ == 0) {
+    if (in_flight() == 0) {
+        tell_changed();
+    }
+}
+
+void Engine::linger(Exchange& exchange) noexcept {
+    ExchangeState& state = exchange.state;
+    state.lingers = true;
+    state.lingers_after = first_lingering_;
+    if (first_lingering_ != nullptr) {
+        first_lingering_->state.lingers_before = &exchange;
+    }
+    first_lingering_ = &exchange;
+    ++lingering_;
+}
+
+void Engine::forget(Exchange& exchange) noexcept {
+    ExchangeState& state = exchange.state;
+    if (!std::exchange(state.lingers, false)) {
+        return;
+    }
+    Exchange* const before = std::exchange(state.lingers_before, nullptr);
+    Exchange* const after = std::exchange(state.lingers_after, nullptr);
+    (before != nullptr ? before->state.lingers_after : first_lingering_) = after;
+    if (after != nullptr) {
+        after->state.lingers_before = before;
+    }
+    --lingering_;
+    if (in_flight() == 0) {
         tell_changed();
     }
 }
@@ -251,7 +280,7 @@ void Engine::drain() noexcept {
         next = each->after_;
         each->http.drain();
     }
-    if (connections_ == 0 || in_flight_ == 0) {
+    if (connections_ == 0 || in_flight() == 0) {
         tell_changed();
     }
 }
@@ -265,6 +294,11 @@ void Engine::cut_all() noexcept {
         } else {
             each->http.leave();
         }
+    }
+    Exchange* following = nullptr;
+    for (Exchange* each = first_lingering_; each != nullptr; each = following) {
+        following = each->state.lingers_after;
+        cut(*each);
     }
 }
 
@@ -394,6 +428,9 @@ void Engine::run(Turn& turn, Exchange* exchange, Ref coroutine) noexcept {
                 settle(*exchange, false, error);
             } else {
                 exchange->state.task = std::move(task);
+                if (exchange->state.connection == nullptr) {
+                    linger(*exchange);
+                }
             }
             return;
         }

@@ -62,6 +62,10 @@ class Engine {
 
     void end_request() noexcept;
 
+    // An exchange is over whose task is not: a background task of an ASGI application's, mostly.
+    void linger(Exchange& exchange) noexcept;
+    void forget(Exchange& exchange) noexcept;
+
     // 0, or a negated errno value; takes the descriptor, or not.
     int listen(flowcoro_handle descriptor) noexcept;
     void stop_listening() noexcept;
@@ -102,7 +106,7 @@ class Engine {
 
     [[nodiscard]] flowcoro_reactor* reactor() const noexcept { return reactor_; }
 
-    [[nodiscard]] std::size_t in_flight() const noexcept { return in_flight_; }
+    [[nodiscard]] std::size_t in_flight() const noexcept { return in_flight_ + lingering_; }
 
     [[nodiscard]] std::size_t connections() const noexcept { return connections_; }
 
@@ -134,6 +138,8 @@ class Engine {
     std::size_t connections_ = 0;
     std::size_t most_connections_ = 0;
     std::size_t in_flight_ = 0;
+    Exchange* first_lingering_ = nullptr;
+    std::size_t lingering_ = 0;
     bool armed_ = false;
     Deadlines::Time armed_for_ = 0;
     bool to_proceed_ = false;

@@ -56,6 +56,9 @@ void let_go(Exchange& exchange) noexcept {
     Connection* const connection = std::exchange(state.connection, nullptr);
     if (connection != nullptr) {
         const Ref kept = Ref::borrow(as_object(&exchange));
+        if (state.task) {
+            state.engine->linger(exchange);
+        }
         connection->let_go();
         wake(state.readers);
         wake(state.writers);
@@ -242,6 +245,7 @@ Ref settle(Exchange& exchange, bool returned, const Ref& outcome) noexcept {
     }
     if (!next) {
         state.task.reset();
+        state.engine->forget(exchange);
     }
     return next;
 }

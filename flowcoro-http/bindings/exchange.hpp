@@ -32,6 +32,8 @@ enum class Kind : unsigned char {
     stream,       // what speaks by itself: a WebSocket
 };
 
+struct Exchange;
+
 struct ExchangeState {
     static constexpr std::size_t most_queued = 64 * 1024;
     static constexpr std::size_t least_queued = 16 * 1024;
@@ -39,6 +41,8 @@ struct ExchangeState {
     Engine* engine = nullptr;
     Connection* connection = nullptr;
     const Endpoint* endpoint = nullptr;
+    Exchange* lingers_before = nullptr;  // in the engine's list
+    Exchange* lingers_after = nullptr;
     std::unique_ptr<KeptHead> head;
     std::vector<Ref> pieces;
     std::size_t next_piece = 0;
@@ -61,7 +65,8 @@ struct ExchangeState {
     bool paused = false;
     bool raw = false;  // upgraded
     bool gone = false;
-    bool cut = false;  // the server ends it
+    bool cut = false;      // the server ends it
+    bool lingers = false;  // its task goes on behind the response
 };
 
 struct Exchange {

@@ -5,7 +5,6 @@ Their applications are in `frameworks/`; they offer the same, so that one test a
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import hashlib
 import importlib
@@ -23,7 +22,6 @@ import pytest
 import websockets
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-import _serving
 from _serving import MEGABYTE, raw, read_all, read_until, reset, serving, settled
 from flowcoro_http import HttpServer, Router
 
@@ -53,16 +51,10 @@ def name_of(shop: ModuleType) -> str:
 
 @asynccontextmanager
 async def open_shop(app: Any) -> AsyncIterator[HttpServer]:
-    """Serve, and let what an application does after its answers end by itself.
-
-    Over hypercorn it is in flight until then.
-    """
+    """Serve, and let what an application does after its answers end by itself."""
     async with serving(app) as server:
-        tasks = len(asyncio.all_tasks())
         yield server
         await settled(lambda: server.in_flight == 0)
-        if _serving.BACKEND == "native":
-            await settled(lambda: len(asyncio.all_tasks()) <= tasks)
 
 
 @asynccontextmanager

@@ -139,7 +139,7 @@ class NativeServer:
             engine.drain()
             await self._until(lambda: engine.listeners == 0)
             await self._accept_rest(engine, waiting)
-            await self._until(lambda: engine.connections == 0)
+            await self._until(lambda: engine.connections == engine.in_flight == 0)
         finally:
             for each in waiting:
                 each.close()
