@@ -75,6 +75,9 @@ class Run {
             peer.largest_room = (options & 2) != 0 ? 4096 : 0;
             piece_ = (options & 4) != 0 ? 1 + options % 7 : ~std::size_t{0};
             const bool to_its_end = (options & 8) != 0;
+            if ((options & 32) != 0) {
+                shared_.deadlines.set_limit(Wait::farewell, second);
+            }
             plan_ = byte();
             peer.on_request = [this](Peer&) { take_request(); };
             peer.on_body = [this](Peer&) { act(plan_ >> 3); };
@@ -139,6 +142,8 @@ class Run {
                 } else if (code / 16 == 2) {
                     shared_.draining = true;
                     peer.http.drain();
+                } else if (code / 16 == 3 && shared_.draining) {
+                    peer.http.leave();
                 }
                 break;
             default:
