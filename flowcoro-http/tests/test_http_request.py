@@ -6,7 +6,7 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowcoro_http import (
@@ -352,6 +352,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(
     method=st.sampled_from(["GET", "POST", "PUT", "BREW"]),
     path=st.sampled_from([b"/struct/", b"/any", b"/find/", b"/"]).flatmap(

@@ -16,7 +16,7 @@ import socket
 import ssl
 import struct
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -155,13 +155,11 @@ class NativeServer:
 
     async def _accept_rest(self, engine: Engine, listeners: list[socket.socket]) -> None:
         """Take whom the kernel has let in: they may have sent their requests."""
-        loop = asyncio.get_running_loop()
-        for listener in listeners:
-            with listener, suppress(OSError):  # nobody is left, or there is no room
-                for _ in range(self.options.backlog):
-                    sock, _ = listener.accept()
-                    sock.setblocking(False)
-                    await loop.connect_accepted_socket(engine.make_protocol, sock)
+        taken = [each for listener in listeners for each in _accept_all(listener)]
+        for sock in taken:
+            sock.setblocking(False)
+            with suppress(OSError):  # it has gone
+                await asyncio.get_running_loop().connect_accepted_socket(engine.make_protocol, sock)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -229,6 +227,20 @@ def _tls(options: ServerOptions) -> ssl.SSLContext | None:
     context.load_cert_chain(options.certfile, options.keyfile or None)
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def _accept_all(listener: socket.socket) -> Iterator[socket.socket]:
+    """Accept whoever waits, and close the listener.
+
+    Between the last one and the close this thread may have to wait for a processor, and whoever
+    comes in meanwhile is reset. So from the beginning there is room for one in the queue; others
+    ask again, and find another process that listens, or nobody.
+    """
+    with listener, suppress(OSError):  # nobody is left, or there is no descriptor
+        listener.listen(0)
+        while True:
+            with suppress(ConnectionAbortedError):
+                yield listener.accept()[0]
 
 
 async def _read_later(exchange: Exchange) -> tuple[bytes, bool] | None:
