@@ -77,6 +77,11 @@ PyObject* make(PyTypeObject* own, PyObject* arguments, PyObject* keywords) noexc
         PyObject* const found = PyDict_GetItemString(hooks, each.name);
         object->engine->hooks.*each.where = Ref::borrow(found == Py_None ? nullptr : found);
     }
+    if (!object->engine->hooks.handle && !object->engine->hooks.asgi) {
+        Py_DECREF(self);
+        PyErr_SetString(PyExc_TypeError, "an engine needs who answers: handle or asgi");
+        return nullptr;
+    }
     return self;
 }
 
@@ -97,7 +102,7 @@ int traverse(PyObject* self, visitproc visit, void* arg) noexcept {
         for (const Hook& each : all_hooks) {
             Py_VISIT((object->engine->hooks.*each.where).get());
         }
-        return object->engine->spare.traverse(visit, arg);
+        return object->engine->traverse(visit, arg);
     }
     return 0;
 }
@@ -105,6 +110,7 @@ int traverse(PyObject* self, visitproc visit, void* arg) noexcept {
 int clear(PyObject* self) noexcept {
     auto* const object = reinterpret_cast<EngineObject*>(self);
     if (object->engine != nullptr) {
+        object->engine->clear();
         for (const Hook& each : all_hooks) {
             (object->engine->hooks.*each.where).reset();
         }
@@ -242,7 +248,8 @@ PyMethodDef methods[] = {
     {"drain", drain, METH_NOARGS,
      "drain($self, /)\n--\n\nCloses each connection as soon as its request is answered."},
     {"cut", cut_all, METH_NOARGS, "cut($self, /)\n--\n\nCancels what is in flight."},
-    {"abort", abort_all, METH_NOARGS, "abort($self, /)\n--\n\nCloses all connections at once."},
+    {"abort", abort_all, METH_NOARGS,
+     "abort($self, /)\n--\n\nCloses all connections at once, and takes no more."},
     {"begin", begin, METH_NOARGS, "begin($self, /)\n--\n\nHas a task stand by."},
     {"end", end, METH_NOARGS, "end($self, /)\n--\n\nEnds the task that stands by."},
     {"set_routes", set_routes, METH_VARARGS,

@@ -18,7 +18,6 @@ void dealloc(PyObject* self) noexcept {
     ExchangeState& state = exchange_of(self).state;
     if (state.engine != nullptr) {
         forget_pieces(state);
-        state.engine->forget(exchange_of(self));
     }
     state.~ExchangeState();
     own->tp_free(self);
@@ -44,7 +43,6 @@ int traverse(PyObject* self, visitproc visit, void* arg) noexcept {
 int clear(PyObject* self) noexcept {
     ExchangeState& state = exchange_of(self).state;
     state.task.reset();
-    state.engine->forget(exchange_of(self));
     state.state.reset();
     state.headers.reset();
     state.start_headers.reset();

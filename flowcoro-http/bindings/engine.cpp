@@ -206,6 +206,7 @@ void Engine::linger(Exchange& exchange) noexcept {
     }
     first_lingering_ = &exchange;
     ++lingering_;
+    Py_INCREF(as_object(&exchange));
 }
 
 void Engine::forget(Exchange& exchange) noexcept {
@@ -220,13 +221,29 @@ void Engine::forget(Exchange& exchange) noexcept {
         after->state.lingers_before = before;
     }
     --lingering_;
+    const Ref kept = Ref::steal(as_object(&exchange));
     if (in_flight() == 0) {
         tell_changed();
     }
 }
 
+int Engine::traverse(visitproc visit, void* arg) const noexcept {
+    for (Exchange* each = first_lingering_; each != nullptr; each = each->state.lingers_after) {
+        Py_VISIT(as_object(each));
+    }
+    return spare.traverse(visit, arg);
+}
+
+void Engine::clear() noexcept {
+    shared.draining = false;  // nobody is to be told
+    while (first_lingering_ != nullptr) {
+        forget(*first_lingering_);
+    }
+}
+
 void Engine::tell_changed() noexcept {
     if (shared.draining && hooks.changed) {
+        const KeptError kept;
         const Ref called = Ref::steal(PyObject_CallNoArgs(hooks.changed.get()));
         if (!called) {
             report("a server could not be told", take_error());
@@ -295,14 +312,22 @@ void Engine::cut_all() noexcept {
             each->http.leave();
         }
     }
-    Exchange* following = nullptr;
-    for (Exchange* each = first_lingering_; each != nullptr; each = following) {
-        following = each->state.lingers_after;
-        cut(*each);
+    // What is cancelled may do anything to the list.
+    std::vector<Ref> lingering;
+    try {
+        for (Exchange* each = first_lingering_; each != nullptr; each = each->state.lingers_after) {
+            lingering.push_back(Ref::borrow(as_object(each)));
+        }
+    } catch (const std::bad_alloc&) {
+        lingering.clear();  // they are cancelled with the loop's other tasks
+    }
+    for (const Ref& each : lingering) {
+        cut(*reinterpret_cast<Exchange*>(each.get()));
     }
 }
 
 void Engine::abort_all() noexcept {
+    is_over_ = true;
     Connection* next = nullptr;
     for (Connection* each = first_; each != nullptr; each = next) {
         next = each->after_;

@@ -63,8 +63,13 @@ class Engine {
     void end_request() noexcept;
 
     // An exchange is over whose task is not: a background task of an ASGI application's, mostly.
+    // The engine keeps it, and so the task, until that has ended.
     void linger(Exchange& exchange) noexcept;
     void forget(Exchange& exchange) noexcept;
+
+    // For the garbage collector.
+    int traverse(visitproc visit, void* arg) const noexcept;
+    void clear() noexcept;
 
     // 0, or a negated errno value; takes the descriptor, or not.
     int listen(flowcoro_handle descriptor) noexcept;
@@ -110,7 +115,10 @@ class Engine {
 
     [[nodiscard]] std::size_t connections() const noexcept { return connections_; }
 
-    [[nodiscard]] std::size_t most_connections() const noexcept { return most_connections_; }
+    // Whether another connection is one too many, or comes behind abort_all().
+    [[nodiscard]] bool is_full() const noexcept {
+        return is_over_ || (most_connections_ != 0 && connections_ >= most_connections_);
+    }
 
   private:
     void run(Turn& turn, Exchange* exchange, Ref coroutine) noexcept;
@@ -140,6 +148,7 @@ class Engine {
     std::size_t in_flight_ = 0;
     Exchange* first_lingering_ = nullptr;
     std::size_t lingering_ = 0;
+    bool is_over_ = false;
     bool armed_ = false;
     Deadlines::Time armed_for_ = 0;
     bool to_proceed_ = false;

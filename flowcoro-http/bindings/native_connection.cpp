@@ -54,7 +54,7 @@ int accepted(void* context, flowcoro_transport* transport, const flowcoro_protoc
              void** protocol_context) noexcept {
     Engine& engine = *static_cast<Engine*>(context);
     const WithGil gil;
-    if (engine.most_connections() != 0 && engine.connections() >= engine.most_connections()) {
+    if (engine.is_full()) {
         return 1;
     }
     auto* const connection = new (std::nothrow) NativeConnection(engine, transport);

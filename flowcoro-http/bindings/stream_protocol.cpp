@@ -220,12 +220,13 @@ class Called {
 PyObject* connection_made(PyObject* self, PyObject* transport) noexcept {
     Engine& engine = engine_of(self);
     const Entered entered(engine);
+    const bool full = engine.is_full();
     auto* const made = new (std::nothrow) StreamConnection(engine, self, transport);
     if (made == nullptr) {
         return PyErr_NoMemory();
     }
     of(self)->connection = made;
-    if (engine.most_connections() != 0 && engine.connections() > engine.most_connections()) {
+    if (full) {
         made->abort();
     } else {
         made->http.connected();

@@ -274,7 +274,7 @@ async def test_pool_timeout() -> None:
     ):
         holder = asyncio.create_task(client.fetch(server.url))
         await server.asked.wait()
-        with pytest.raises(httpx.PoolTimeout):
+        with pytest.raises(TimeoutError, match=r"GET http://\S+: no connection became free"):
             await client.fetch(server.url)
         holder.cancel()
 

@@ -207,7 +207,8 @@ def _disposition(headers: Headers) -> tuple[str, str | None]:
     filename = options.get(b"filename")
     if filename is None:
         return name, None
-    return name, _FOLDERS.split(filename.decode("utf-8", "replace"))[-1]
+    last = _FOLDERS.split(filename.decode("utf-8", "replace").replace("\0", ""))[-1]
+    return name, "" if last in (".", "..") else last
 
 
 def _too_much(location: str, limit: str, value: int) -> HttpError:

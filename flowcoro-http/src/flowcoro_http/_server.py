@@ -27,6 +27,7 @@ from flowcoro_http._middleware import Middleware
 from flowcoro_http._route import Route
 from flowcoro_http._router import Router
 from flowcoro_http._sockets import BALANCES, SharedListeners, open_sockets, url_of
+from flowcoro_http._tls import server_context
 from flowcoro_http._types import ASGIApp
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class HttpServer(Component):
         name: str = "http",
         config: HttpConfig | None = None,
     ) -> None:
+        _check(app, port)
         self.name = name
         self.app = app
         self._host = host
@@ -159,11 +161,13 @@ class HttpServer(Component):
 
         Raises:
             ListenError: the address cannot be listened on; names it.
+            ConfigError: the certificate or its key cannot be used; names the files.
             ServerFailedError: the backend or the application's lifespan failed.
         """
         if self._application is None:
             self._application = self._stand_alone()
         self._shutdown, self._served = anyio.Event(), anyio.Event()
+        server_context(self._config.certfile, self._config.keyfile)  # told before anything starts
         server = self._find_backend().create(self._options())
         listeners = await self._listen()
         self._addresses = [listener.getsockname() for listener in listeners]
@@ -376,3 +380,15 @@ async def _leave(
             error = error.exceptions[0]
         if error is not exc:
             raise error from None
+
+
+def _check(app: object, port: object) -> None:
+    """Refuse what would be found out with the first request only."""
+    if isinstance(app, type):
+        raise TypeError(f"HttpServer: expected an application, got the class {app.__name__}")
+    if not callable(app):
+        raise TypeError(
+            f"HttpServer: expected a Router or an ASGI application, got {type(app).__name__}"
+        )
+    if port is not None and not (isinstance(port, int) and 0 <= port <= 65535):
+        raise ValueError(f"HttpServer: expected a port from 0 to 65535, got {port!r}")

@@ -274,7 +274,9 @@ class HttpClient(Component):
                     method, url, options, retries, deadline, phases=None, stream=False
                 )
         except (httpx.TimeoutException, TimeoutError) as error:
-            raise TimeoutError(f"{method} {shown(url)}: no answer within {seconds} s") from error
+            late = asyncio.get_running_loop().time() >= deadline
+            why = f" within {seconds} s" if late or not str(error) else f": {error}"
+            raise TimeoutError(f"{method} {shown(url)}: no answer{why}") from error
 
     async def _send(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import msgspec
@@ -131,7 +131,7 @@ class Fetcher:
                 raise TimeoutError(f"{method} {where}: no answer within {seconds} s") from None
             except httpx.TransportError as error:
                 if not self._policy.wants_error(method, error):
-                    raise
+                    _raise(method, url, error)
                 outcome = error
             headers = outcome.headers if isinstance(outcome, FetchResponse) else None
             left = deadline - self._time()
@@ -139,7 +139,7 @@ class Fetcher:
             if delay is None:
                 if isinstance(outcome, FetchResponse):
                     return self._finished(outcome)
-                raise outcome
+                _raise(method, url, outcome)
             log_retry(method, url, delay, outcome)
             await asyncio.sleep(delay)
             tried += 1
@@ -257,3 +257,10 @@ def _made(method: str, path: bytes, fields: list[_Field], body: bytes | None) ->
     except ValueError as error:
         raise httpx.LocalProtocolError(str(error)) from None
     return head, body, method == "HEAD", closes
+
+
+def _raise(method: str, url: str, error: httpx.TransportError) -> NoReturn:
+    """Raise an error; for a timeout of httpx's the built-in one, which says the same."""
+    if isinstance(error, httpx.TimeoutException):
+        raise TimeoutError(f"{method} {shown(url)}: {error}") from error
+    raise error

@@ -13,7 +13,6 @@ import asyncio
 import logging
 import os
 import socket
-import ssl
 import struct
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,7 @@ from flowcoro_http._backend import ServerBackend, ServerOptions
 from flowcoro_http._departure import is_departure
 from flowcoro_http._direct import describe_routes
 from flowcoro_http._native import Engine, Exchange
+from flowcoro_http._tls import server_context
 from flowcoro_http._types import ASGIApp, Message
 from flowcoro_http.servers._websockets import WebSockets
 
@@ -105,7 +105,9 @@ class NativeServer:
     ) -> None:
         """Serve until `shutdown` is set and every connection has ended; see `Server`."""
         loop = asyncio.get_running_loop()
-        context = _tls(self.options)
+        context = server_context(self.options.certfile, self.options.keyfile)
+        if context is not None:
+            context.set_alpn_protocols(["http/1.1"])
         websockets = self._websockets = WebSockets(app, self.options, self.state)
         engine = self._engine = Engine(
             loop, self._hooks(app, websockets, secure=context is not None)
@@ -218,15 +220,6 @@ def create(options: ServerOptions) -> NativeServer:
 
 NATIVE = ServerBackend("native", create)
 """The backend as a plugin registers it."""
-
-
-def _tls(options: ServerOptions) -> ssl.SSLContext | None:
-    if not options.certfile:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(options.certfile, options.keyfile or None)
-    context.set_alpn_protocols(["http/1.1"])
-    return context
 
 
 def _accept_all(listener: socket.socket) -> Iterator[socket.socket]:
