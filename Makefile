@@ -182,7 +182,7 @@ bindings-sanitize: $(SETUP) ## Test flowcoro-http with its extension under Addre
 		-DCMAKE_CXX_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" \
 		-DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" $(QUIETLY)
 	cmake --build $(BUILD) $(QUIETLY)
-	FLOWCORO_SANITIZED_HTTP=$$(ls $(BUILD)/_native.*) PYTHONPATH=tests/sanitized PYTHONMALLOC=malloc \
+	SANITIZED_HTTP=$$(ls $(BUILD)/_native.*) PYTHONPATH=tests/sanitized PYTHONMALLOC=malloc \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 		LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 		$(BIN)/python -m pytest -p sanitized_http -p no:cacheprovider $(SANITIZE_OPTIONS)
