@@ -302,6 +302,51 @@ def test_what_ends_a_loop_ends_the_process(environment: Environment, heard: Hear
     assert heard.by("up") == heard.by("down") == [0]
 
 
+@pytest.mark.parametrize("scarce", ["loop 0", "loop 1", "flowcoro watchdog"])
+def test_a_thread_that_cannot_start_stops_all(
+    environment: Environment,
+    heard: Heard,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    scarce: str,
+) -> None:
+    start = threading.Thread.start
+    watchdogs: list[threading.Thread] = []
+
+    def start_or_not(thread: threading.Thread) -> None:
+        if thread.name == scarce and (watchdogs or scarce != "flowcoro watchdog"):
+            raise RuntimeError("can't start new thread")
+        if thread.name == "flowcoro watchdog":
+            watchdogs.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_or_not)
+    apps = [App(Says(heard, n)) for n in range(3)]
+    assert run_threads(apps, environment, on_started=lambda _: pytest.fail("it did not")) == 1
+    name = "loop 0" if scarce == "loop 0" else "loop 1"
+    assert heard.by("up") == heard.by("draining") == heard.by("down") == [0][: name != "loop 0"]
+    assert capsys.readouterr().err.splitlines() == [
+        f"flowcoro: error: {name} could not start: RuntimeError: can't start new thread"
+    ]
+    for each in watchdogs:
+        each.join(30)
+        assert not each.is_alive()
+
+
+def test_what_is_called_when_all_run_may_fail(
+    environment: Environment, heard: Heard, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(request_stop: Callable[[str], None]) -> None:
+        raise OSError("nobody listens")
+
+    apps = [App(Says(heard, n)) for n in range(2)]
+    assert run_threads(apps, environment, on_started=fail) == 1
+    assert heard.by("up") == heard.by("draining") == heard.by("down") == [0, 1]
+    assert capsys.readouterr().err.splitlines() == [
+        "flowcoro: error: on_started failed: OSError: nobody listens"
+    ]
+
+
 def test_with_the_gil_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "_is_gil_enabled", lambda: True, raising=False)
     check_threads(1)

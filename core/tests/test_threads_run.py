@@ -85,6 +85,35 @@ def test_a_loop_that_blocks_is_ended_with_the_process(folder: Path) -> None:
     assert "the event loop is blocked" in process.error
 
 
+def test_one_that_ends_ends_the_process_though_another_blocks(folder: Path) -> None:
+    source = """
+    import asyncio
+
+    blocked = threading.Event()
+
+    def create_blocking():
+        app = create()
+        first = Indexed.count == 1
+
+        @app.task()
+        async def ends_or_blocks() -> None:
+            if first:
+                await asyncio.to_thread(blocked.wait)
+                app.request_stop("all is done")
+            else:
+                blocked.set()
+                while True:
+                    time.sleep(0.1)
+        return app
+    """
+    write(folder, SOURCE + dedent(source))
+    with run("shop:create_blocking", "--threads", "2", *BRIEF) as process:
+        assert process.popen.wait(30) == 1
+        process.end()
+    assert "the event loop is blocked" in process.error
+    assert "app: stopping (all is done)" in process.error
+
+
 def test_what_ignores_cancellation_is_left_behind_when_all_have_stopped(folder: Path) -> None:
     source = """
     class Stuck(Component):

@@ -160,7 +160,7 @@ class _Threads:
             await self._start(self._apps[:1])
             await self._start(self._apps[1:])
             if on_started is not None and not self._stopping:
-                on_started(lambda reason: self._report(self._request_stop, reason))
+                self._call(on_started)
             await _all(member.served for member in self._members)
         # A signal ends the process from here on: closing a loop waits for its helper threads.
         stuck = [label for member in self._members for label in member.app.stuck]
@@ -175,19 +175,43 @@ class _Threads:
     async def _start(self, apps: Sequence[tuple[int, App]]) -> None:
         if self._stopping:
             return
-        members = [self._member(index, app) for index, app in apps]
-        self._members += members
-        for member in members:
-            member.thread.start()
-        await _all(member.settled for member in members)
+        for index, app in apps:
+            if not self._begin(f"loop {index}", app):
+                break
+        await _all(member.settled for member in self._members)
 
-    def _member(self, index: int, app: App) -> _Member:
-        member = _Member(app, f"loop {index}", self._server.drain_timeout)
-        # A daemon: one that is left behind must not keep the process.
-        member.thread = threading.Thread(
-            target=self._live, args=(member,), name=member.name, daemon=True
-        )
-        return member
+    def _begin(self, name: str, app: App) -> bool:
+        """Start a member; without threads for it, stop those that run."""
+        member = None
+        try:
+            member = _Member(app, name, self._server.drain_timeout)
+            # A daemon: one that is left behind must not keep the process.
+            member.thread = threading.Thread(
+                target=self._live, args=(member,), name=name, daemon=True
+            )
+            member.thread.start()
+        except RuntimeError as error:
+            if member is not None:
+                member.watchdog.stop()
+            self._fail(f"{name} could not start", error)
+            return False
+        self._members.append(member)
+        return True
+
+    def _call(self, on_started: Callable[[Callable[[str], None]], None]) -> None:
+        try:
+            on_started(lambda reason: self._report(self._request_stop, reason))
+        except BaseException as error:  # noqa: BLE001 - raised when all have stopped
+            self._fail("on_started failed", error)
+
+    def _fail(self, what: str, error: BaseException) -> None:
+        """Stop all for what went wrong in the main thread."""
+        failure = error
+        if isinstance(error, Exception) and not isinstance(error, FlowcoroError):
+            failure = FlowcoroError(f"{what}: {describe(error)}")
+            failure.__cause__ = error
+        self._failure = self._failure or failure
+        self._request_stop(what)
 
     def _watch(self) -> None:
         for member in self._members:
@@ -196,7 +220,10 @@ class _Threads:
     def _request_stop(self, reason: str) -> None:
         again, self._stopping = self._stopping, True
         for member in self._members:
-            if not member.served.done() and (again or not member.stopping):
+            if member.served.done():
+                continue
+            member.watchdog.start()  # its loop may be blocked, and never hear of it
+            if again or not member.stopping:
                 member.request_stop(reason)
 
     def _live(self, member: _Member) -> None:
