@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
 import anyio
 import pytest
 import websockets
+from starlette.requests import ClientDisconnect
 
 from _serving import raw, reset, serving, settled
 from flowcoro_http import Router
@@ -17,20 +19,19 @@ from flowcoro_http._native import ClientGoneError
 pytestmark = pytest.mark.usefixtures("native_over")
 
 
-class ClientDisconnect(Exception):  # noqa: N818 - as Starlette names its own
-    pass
-
-
 class Late:
     """Waits until its client has gone, and then does what it is told."""
 
-    def __init__(self, then: Any) -> None:
+    def __init__(self, then: Any, *, begins: bool = False) -> None:
         self.then = then
+        self.begins = begins
         self.started = anyio.Event()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             raise NotImplementedError
+        if self.begins:
+            await answer(send)
         self.started.set()
         while (await receive())["type"] != "http.disconnect":
             pass
@@ -99,6 +100,29 @@ async def lose_another(send: Any) -> None:
     raise BrokenPipeError("on purpose: some database")
 
 
+class DatabaseDisconnected(Exception):  # noqa: N818 - the name is the point
+    pass
+
+
+async def lose_a_database(send: Any) -> None:
+    raise DatabaseDisconnected("on purpose")
+
+
+async def fail_and_end(send: Any) -> None:
+    """Fail, and end the response nevertheless; which hides the failure."""
+    try:
+        raise ValueError("on purpose")
+    finally:
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def fail_and_end_begun(send: Any) -> None:
+    try:
+        await fail_and_end(send)
+    except OSError:
+        raise ClientDisconnect  # noqa: B904 - as Starlette does
+
+
 async def leave_early(app: Any) -> None:
     async with serving(app) as server:
         async with raw(server) as stream:
@@ -120,10 +144,22 @@ async def test_that_the_client_has_gone_is_no_failure(
 
 
 @pytest.mark.parametrize(
-    "then", [fail, fail_and_tell, fail_to_clean_up, fail_among_others, lose_another]
+    "then",
+    [fail, fail_and_tell, fail_to_clean_up, fail_among_others, lose_another, lose_a_database],
 )
 async def test_a_failure_is_told_all_the_same(then: Any, caplog: pytest.LogCaptureFixture) -> None:
     await leave_early(Late(then))
+    assert [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR] == [
+        "an ASGI application failed"
+    ]
+    assert "on purpose" in caplog.text
+
+
+@pytest.mark.parametrize("then", [fail_and_end, fail_and_end_begun])
+async def test_a_failure_within_a_begun_response(
+    then: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    await leave_early(Late(then, begins=True))
     assert [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR] == [
         "an ASGI application failed"
     ]
@@ -203,3 +239,21 @@ def test_chains_of_exceptions() -> None:
     assert not is_departure(gone, 500)
     assert not is_departure(OSError())
     assert not is_departure(BrokenPipeError())
+    assert not is_departure(gone, 200)
+    assert not is_departure(asyncio.CancelledError())
+
+
+def test_chains_without_an_end() -> None:
+    error, cause = RuntimeError(), RuntimeError()
+    error.__cause__, cause.__cause__ = cause, error
+    assert not is_departure(error)
+    assert not is_departure(ExceptionGroup("", [ClientGoneError(), error]))
+    cause.__cause__ = gone = ClientGoneError()
+    gone.__context__ = error
+    assert is_departure(error)
+    last = ClientGoneError()
+    for _ in range(5000):
+        outer = ClientGoneError()
+        outer.__context__ = last
+        last = outer
+    assert is_departure(last)

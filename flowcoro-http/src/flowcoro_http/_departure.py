@@ -3,30 +3,87 @@
 To send to a client that has gone raises `OSError` (ASGI, "Disconnected Client"), and
 frameworks let that out to the server: as it is, translated, in a group, or as what became
 of their try to answer 500. None of that is a failure. What the application itself did
-wrong meanwhile is one, and is in the same chain of exceptions.
+wrong meanwhile is one, and is in the same chain of exceptions: in doubt, it is a failure.
 """
 
 from __future__ import annotations
+
+import asyncio
+
+import anyio
 
 from flowcoro_http._native import ClientGoneError
 
 __all__ = ["is_departure"]
 
+# By name: what is not installed need not be imported. Not by a part of it: a database may
+# have a `Disconnected` as well.
+_DEPARTURES = {
+    ("starlette.requests", "ClientDisconnect"),
+    ("starlette.websockets", "WebSocketDisconnect"),
+    ("starlette.websockets", "WebSocketDisconnected"),
+    ("litestar.exceptions.websocket_exceptions", "WebSocketDisconnect"),
+    ("django.core.exceptions", "RequestAborted"),
+}
+# They say nothing of their own: how tasks, iterators and streams end, and of what our
+# WebSockets make a `ClientGoneError`.
+_SILENT = (
+    asyncio.CancelledError,
+    GeneratorExit,
+    StopIteration,
+    StopAsyncIteration,
+    anyio.EndOfStream,
+    anyio.WouldBlock,
+)
+_SILENT_NAME = ("wsproto.utilities", "LocalProtocolError")
+
 
 def is_departure(error: BaseException, status: int = 0) -> bool:
-    """Tell whether an error says only that the client has gone.
+    """Tell whether an error, and all that it came of, says only that the client has gone.
 
     Args:
         error: what came out of an application whose client has gone.
-        status: of the response that could not be begun any more; 0 if there was none.
+        status: of the response that was begun, or could not be any more; 0 if there was none.
     """
+    # Those are about an error that the application has dealt with: to whom does not matter.
+    is_handled = 300 <= status < 500
+    departed = False
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        each = pending.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, BaseExceptionGroup):
+            pending.extend(each.exceptions)
+        elif _is_gone(each) or _is_translated(each):
+            departed = True
+            if is_handled and isinstance(each, ClientGoneError):
+                continue
+        elif not isinstance(each, _SILENT) and _name(type(each)) != _SILENT_NAME:
+            return False
+        pending += (each.__cause__, each.__context__)
+    return departed
+
+
+def _is_gone(error: BaseException) -> bool:
     if isinstance(error, ClientGoneError):
-        # An answer of 500 is about something: what was being handled when it was sent.
-        reason = error.__cause__ or error.__context__
-        return status < 500 or reason is None or is_departure(reason)
-    if isinstance(error, BaseExceptionGroup):
-        return all(is_departure(each, status) for each in error.exceptions)
-    if error.__cause__ is not None and is_departure(error.__cause__, status):
         return True
-    # Starlette's ClientDisconnect and WebSocketDisconnect, Litestar's WebSocketDisconnect …
-    return type(error).__name__.endswith(("Disconnect", "Disconnected"))
+    return any(_name(each) in _DEPARTURES for each in type(error).__mro__)
+
+
+def _is_translated(error: BaseException) -> bool:
+    """Tell whether it was raised from a departure, at whatever distance."""
+    seen: set[int] = set()
+    cause = error.__cause__
+    while cause is not None and id(cause) not in seen:
+        if _is_gone(cause):
+            return True
+        seen.add(id(cause))
+        cause = cause.__cause__
+    return False
+
+
+def _name(kind: type) -> tuple[str, str]:
+    return kind.__module__, kind.__qualname__
