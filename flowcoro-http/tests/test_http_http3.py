@@ -19,13 +19,16 @@ from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.h3.connection import H3_ALPN, H3Connection
 from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.events import ConnectionTerminated, QuicEvent
+from aioquic.quic.events import ConnectionTerminated, QuicEvent, StreamDataReceived
 
 from _serving import MEGABYTE, make_router, serving, settled
 from flowcoro.errors import ConfigError
 from flowcoro_http import HttpConfig, HttpServer, Request
+from flowcoro_http.servers import _http3
 
 pytestmark = pytest.mark.usefixtures("client_loop")
+
+GOAWAY = b"\x07\x08" + (2**64 - 4).to_bytes(8, "big")
 
 
 class Client(QuicConnectionProtocol):
@@ -36,11 +39,14 @@ class Client(QuicConnectionProtocol):
         self.http = H3Connection(self._quic)
         self.answers: dict[int, tuple[dict[bytes, bytes], bytearray]] = {}
         self.ended: dict[int, asyncio.Event] = {}
+        self.control = b""
         self.closed: int | None = None
 
     def quic_event_received(self, event: QuicEvent) -> None:
         if isinstance(event, ConnectionTerminated):
             self.closed = event.error_code
+        if isinstance(event, StreamDataReceived) and event.stream_id == 3:
+            self.control += event.data
         for each in self.http.handle_event(event):
             if isinstance(each, HeadersReceived):
                 self.answers[each.stream_id] = dict(each.headers), bytearray()
@@ -187,6 +193,61 @@ async def test_a_server_whose_client_stays_silent(
         assert await client.ask("GET", "/") == (200, b"hello")
         await server.drain()
         await settled(lambda: client.closed is not None)
+
+
+async def test_what_is_asked_of_a_server_that_drains(
+    config: HttpConfig, authority: trustme.CA
+) -> None:
+    router = make_router()
+    started, go = anyio.Event(), anyio.Event()
+
+    @router.get("/slow")
+    async def slow() -> bytes:
+        started.set()
+        await go.wait()
+        return b"slow"
+
+    async with (
+        serving(router, config=config) as server,
+        client_of(server, authority) as client,
+        anyio.create_task_group() as group,
+    ):
+        stream = client.begin("GET", "/slow")
+        await started.wait()
+        group.start_soon(server.drain)
+        await settled(lambda: GOAWAY in client.control)
+        assert (await client.ask("GET", "/"))[0] == 503
+        assert (await client.ask("POST", "/body", b"x" * 300_000))[0] == 503
+        go.set()
+        assert await client.end(stream) == (200, b"slow")
+        await settled(lambda: client.closed is not None)
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_who_goes_on_talking_does_not_hold_a_drain_off(
+    known: bool, config: HttpConfig, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_http3, "QUIET_TOTAL", 1.0 if known else 60.0)
+    async with (
+        serving(make_router(), config=config) as server,
+        client_of(server, authority) as client,
+        anyio.create_task_group() as group,
+    ):
+        assert await client.ask("GET", "/") == (200, b"hello")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+
+            async def talk() -> None:
+                while True:
+                    if known:
+                        client.begin("GET", "/")
+                    else:
+                        stranger.sendto(b"x", ("127.0.0.1", server.port))
+                    await anyio.sleep(0.05)
+
+            group.start_soon(talk)
+            with anyio.fail_after(20):
+                await server.drain()
+            group.cancel_scope.cancel()
 
 
 async def test_datagrams_that_mean_nothing(config: HttpConfig, authority: trustme.CA) -> None:

@@ -20,6 +20,7 @@ from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 
 from flowcoro.errors import ConfigError
+from flowcoro_http._problem import PROBLEM_TYPE, Problem
 from flowcoro_http._types import ASGIApp, Receive, Scope, Send
 
 if TYPE_CHECKING:
@@ -32,6 +33,12 @@ logger = logging.getLogger("flowcoro.http")
 QUIET = 0.5
 """Seconds without a datagram after which clients have what was answered (RFC 9000, 10.2)."""
 
+QUIET_TOTAL = 10.0
+"""Seconds after which clients that go on talking are not waited for any more."""
+
+_LAST_STREAM = 2**62 - 4
+"""What a first GOAWAY names, before it is known which request is the last (RFC 9114, 5.2)."""
+_CID_LENGTH = 8  # of the connection IDs that hypercorn gives out
 _NO_ERROR = 0x100  # RFC 9114, section 8.1
 
 
@@ -67,6 +74,7 @@ class Http3:
         self._config = config
         self._in_flight = 0
         self._heard = 0.0
+        self._draining = False
         self._changed = asyncio.Event()
         self._servers: list[_Server] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -96,7 +104,13 @@ class Http3:
             self._tasks.append(task)
 
     async def drain(self) -> None:
-        """Return when everything is answered and every connection is closed."""
+        """Return when what is in flight is answered and every connection is closed.
+
+        What is asked from now on is refused.
+        """
+        self._draining = True
+        for server in self._servers:
+            await server.go_away()
         while self._in_flight:
             self._changed.clear()
             await self._changed.wait()
@@ -108,7 +122,8 @@ class Http3:
     async def _quiet(self) -> None:
         """Wait until clients have acknowledged what was sent: they have nothing to say."""
         loop = asyncio.get_running_loop()
-        while (left := self._heard + QUIET - loop.time()) > 0:  # noqa: ASYNC110 - time itself
+        end = loop.time() + QUIET_TOTAL
+        while (left := min(self._heard + QUIET, end) - loop.time()) > 0:  # noqa: ASYNC110 - time itself
             await asyncio.sleep(left)
 
     async def close(self) -> None:
@@ -129,11 +144,19 @@ class Http3:
             each.close()
         self._sockets = []
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether nobody is let in any more."""
+        return self._draining
+
     def heard(self) -> None:
-        """Something came."""
+        """Something came from a client."""
         self._heard = asyncio.get_running_loop().time()
 
     async def _count(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._draining:
+            await _refuse(scope, receive, send)
+            return
         self._in_flight += 1
         try:
             await self._app(scope, receive, send)
@@ -151,20 +174,68 @@ class _Server(UDPServer):
 
     def datagram_received(self, data: bytes, address: Any) -> None:
         """Pass a datagram on."""
-        self._owner.heard()
+        if self._is_known(data):
+            self._owner.heard()
+        elif self._owner.is_draining:
+            return  # hypercorn would begin a connection
         super().datagram_received(data, address)
+
+    def _is_known(self, data: bytes) -> bool:
+        if not self.is_used:
+            return False
+        from aioquic.buffer import Buffer
+        from aioquic.quic.packet import pull_quic_header
+
+        try:
+            header = pull_quic_header(Buffer(data=data), host_cid_length=_CID_LENGTH)
+        except ValueError:
+            return False
+        return header.destination_cid in self.protocol.connections
 
     @property
     def is_used(self) -> bool:
         """Whether there are connections."""
         return hasattr(self, "protocol") and not self.protocol.idle
 
+    async def go_away(self) -> None:
+        """Ask every client to begin no further request here."""
+        from aioquic.buffer import encode_uint_var
+        from aioquic.h3.connection import FrameType, encode_frame
+
+        for connection in self._connections():
+            if connection.h3 is not None:
+                # aioquic has no method for it, and knows its control stream by this alone.
+                stream = getattr(connection.h3.connection, "_local_control_stream_id", None)
+                if stream is not None:
+                    frame = encode_frame(FrameType.GOAWAY, encode_uint_var(_LAST_STREAM))
+                    connection.quic.send_stream_data(stream, frame)
+                    await self.protocol.send_all(connection)
+
     async def close_connections(self) -> None:
         """Tell every client that this is the end."""
-        if self.is_used:
-            for connection in {id(c): c for c in self.protocol.connections.values()}.values():
-                connection.quic.close(error_code=_NO_ERROR)
-                await self.protocol.send_all(connection)
+        for connection in self._connections():
+            connection.quic.close(error_code=_NO_ERROR)
+            await self.protocol.send_all(connection)
+
+    def _connections(self) -> list[Any]:
+        if not self.is_used:
+            return []
+        return list({id(each): each for each in self.protocol.connections.values()}.values())
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] != "http":
+        await send({"type": "websocket.close", "code": 1001})
+        return
+    problem = Problem(503, detail="the server is stopping")
+    headers = [(b"content-type", PROBLEM_TYPE.encode())]
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": problem.encode(), "more_body": True})
+    # hypercorn does not expect pieces of a body behind the end of its answer.
+    message = await receive()
+    while message["type"] == "http.request" and message.get("more_body", False):
+        message = await receive()
+    await send({"type": "http.response.body", "body": b""})
 
 
 def _tell(task: asyncio.Task[None]) -> None:
