@@ -23,7 +23,7 @@ from aioquic.quic.events import ConnectionTerminated, QuicEvent, StreamDataRecei
 
 from _serving import MEGABYTE, make_router, serving, settled
 from flowcoro.errors import ConfigError
-from flowcoro_http import HttpConfig, HttpServer, Request
+from flowcoro_http import HttpConfig, HttpServer, ListenError, Request, _sockets
 from flowcoro_http.servers import _http3
 
 pytestmark = pytest.mark.usefixtures("client_loop")
@@ -266,3 +266,28 @@ async def test_what_it_needs(config: HttpConfig) -> None:
     with pytest.raises(ConfigError, match="needs TLS"):
         async with serving(make_router(), config=HttpConfig(backend="hypercorn", http3=True)):
             raise AssertionError("not reached")
+
+
+async def test_a_port_that_is_taken_on_udp(
+    config: HttpConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        with pytest.raises(ListenError, match=rf"127\.0\.0\.1:{port}/udp: .*is in use"):
+            async with HttpServer(make_router(), host="127.0.0.1", port=port, config=config):
+                raise AssertionError("not reached")
+        with socket.create_server(("127.0.0.1", port)):
+            pass  # nothing was left open
+        listen, asked = _sockets._listen, []
+
+        def choose(addresses: Any, backlog: int, *, reuse_port: bool) -> Any:
+            asked.append(addresses)
+            if len(asked) == 1:  # as the kernel may
+                addresses = [(family, (host, port)) for family, (host, _) in addresses]
+            return listen(addresses, backlog, reuse_port=reuse_port)
+
+        monkeypatch.setattr(_sockets, "_listen", choose)
+        async with serving(make_router(), config=config) as server:
+            assert server.port != port
+        assert len(asked) == 2

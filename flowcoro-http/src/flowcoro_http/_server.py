@@ -256,16 +256,16 @@ class HttpServer(Component):
 
     async def _listen(self) -> list[socket.socket]:
         host, port = self._address()
-        backlog = self._config.backlog
+        backlog, udp = self._config.backlog, self._config.http3
         if self._context is None:
-            return await open_sockets(host, port, backlog=backlog)
+            return await open_sockets(host, port, backlog=backlog, udp=udp)
         workers, shared = self._context.workers, self._context.shared
         key = ("flowcoro-http listeners", self.name)
         opened = shared.get(key, SharedListeners)
         if opened is not None:
             return opened.open(backlog)
         reuse_port = workers > 1 or (shared.threads > 1 and BALANCES)
-        listeners = await open_sockets(host, port, backlog=backlog, reuse_port=reuse_port)
+        listeners = await open_sockets(host, port, backlog=backlog, reuse_port=reuse_port, udp=udp)
         if shared.threads > 1:
             self._shared = SharedListeners(listeners, shared.threads)
             shared.put(key, self._shared)

@@ -10,7 +10,7 @@ import threading
 
 import anyio
 
-__all__ = ["ListenError", "SharedListeners", "open_sockets", "url_of"]
+__all__ = ["ListenError", "SharedListeners", "open_sockets", "udp_beside", "url_of"]
 
 BALANCES = sys.platform == "linux"
 """Whether the kernel shares connections out among sockets with `SO_REUSEPORT`."""
@@ -24,7 +24,7 @@ class ListenError(OSError):
 
 
 async def open_sockets(
-    host: str, port: int, *, backlog: int, reuse_port: bool = False
+    host: str, port: int, *, backlog: int, reuse_port: bool = False, udp: bool = False
 ) -> list[socket.socket]:
     """Listen on every address that a host name has.
 
@@ -33,6 +33,7 @@ async def open_sockets(
         port: 0 takes a free one, the same on every address.
         backlog: connections that may wait to be accepted.
         reuse_port: let other processes listen on the port as well.
+        udp: see to it that the port is free on UDP too.
 
     Raises:
         ListenError: naming host, port and reason.
@@ -45,16 +46,47 @@ async def open_sockets(
         raise ListenError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
     # Linux may give an address once for each protocol.
     addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
-    attempts = _ATTEMPTS if port == 0 and len(addresses) > 1 else 1
+    attempts = _ATTEMPTS if port == 0 and (udp or len(addresses) > 1) else 1
     for attempt in range(attempts):
         try:
-            return _listen(addresses, backlog, reuse_port=reuse_port)
+            listeners = _listen(addresses, backlog, reuse_port=reuse_port)
+            if udp:
+                _check_udp(listeners)
+            return listeners
         except OSError as error:
             # The port that was free on the first address is taken on another: again.
             if error.errno == errno.EADDRINUSE and attempt + 1 < attempts:
                 continue
+            if isinstance(error, ListenError):
+                raise
             raise ListenError(f"cannot listen on {_show(host, port)}: {_reason(error)}") from error
     raise AssertionError("unreachable")  # pragma: no cover
+
+
+def udp_beside(listener: socket.socket) -> socket.socket:
+    """Return a UDP socket with the address and port of a listener.
+
+    Raises:
+        ListenError: naming them and the reason.
+    """
+    made = socket.socket(listener.family, socket.SOCK_DGRAM)
+    address = listener.getsockname()
+    try:
+        if hasattr(socket, "SO_REUSEPORT") and listener.getsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEPORT
+        ):
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if listener.family is socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.setblocking(False)
+        made.bind(address)
+    except OSError as error:
+        made.close()
+        shown = f"{_show(*address[:2])}/udp"
+        failure = ListenError(f"cannot listen on {shown}: {_reason(error)}")
+        failure.errno = error.errno
+        raise failure from error
+    return made
 
 
 class SharedListeners:
@@ -143,6 +175,16 @@ def _listen(
             listener.close()
         raise
     return listeners
+
+
+def _check_udp(listeners: list[socket.socket]) -> None:
+    try:
+        for listener in listeners:
+            udp_beside(listener).close()
+    except BaseException:
+        for listener in listeners:
+            listener.close()
+        raise
 
 
 def _bind(

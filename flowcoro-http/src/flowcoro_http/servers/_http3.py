@@ -21,6 +21,7 @@ from hypercorn.config import Config
 
 from flowcoro.errors import ConfigError
 from flowcoro_http._problem import PROBLEM_TYPE, Problem
+from flowcoro_http._sockets import udp_beside
 from flowcoro_http._types import ASGIApp, Receive, Scope, Send
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Http3:
         listeners: the TCP sockets whose addresses and ports these have too.
 
     Raises:
-        OSError: a port is taken on UDP.
+        ListenError: a port is taken on UDP.
     """
 
     def __init__(self, app: ASGIApp, config: Config, listeners: Sequence[socket.socket]) -> None:
@@ -81,7 +82,7 @@ class Http3:
         self._sockets: list[socket.socket] = []
         try:
             for listener in listeners:
-                self._sockets.append(_beside(listener))
+                self._sockets.append(udp_beside(listener))
         except BaseException:
             self._close_sockets()
             raise
@@ -183,7 +184,7 @@ class _Server(UDPServer):
     def _is_known(self, data: bytes) -> bool:
         if not self.is_used:
             return False
-        from aioquic.buffer import Buffer
+        from aioquic.buffer import Buffer  # type: ignore[attr-defined]
         from aioquic.quic.packet import pull_quic_header
 
         try:
@@ -241,20 +242,3 @@ async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
 def _tell(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         logger.error("HTTP/3 is not served any more", exc_info=error)
-
-
-def _beside(listener: socket.socket) -> socket.socket:
-    made = socket.socket(listener.family, socket.SOCK_DGRAM)
-    try:
-        if hasattr(socket, "SO_REUSEPORT") and listener.getsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEPORT
-        ):
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if listener.family is socket.AF_INET6:
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        made.setblocking(False)
-        made.bind(listener.getsockname())
-    except BaseException:
-        made.close()
-        raise
-    return made
