@@ -9,11 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flowcoro.log import AsyncHandler, Logger
+from flowcoro.log import AsyncHandler, Logger, shutdown
 
 FAR = 3600.0  # a flush interval after which no test waits: what is written was flushed
 
@@ -120,3 +121,19 @@ def environment(*, covered: bool = True) -> dict[str, str]:
         for name, value in os.environ.items()
         if covered or not name.startswith("COVERAGE_")
     }
+
+
+@contextmanager
+def logging_as_before() -> Iterator[None]:
+    """Undo what a set-up of the log within changes for the whole process."""
+    root = logging.getLogger()
+    level, handlers, kind = root.level, root.handlers[:], logging.getLoggerClass()
+    httpx = logging.getLogger("httpx").level
+    try:
+        yield
+    finally:
+        shutdown()
+        root.setLevel(level)
+        root.handlers[:] = handlers
+        logging.setLoggerClass(kind)
+        logging.getLogger("httpx").setLevel(httpx)

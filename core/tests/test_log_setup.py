@@ -26,20 +26,13 @@ from flowcoro.log import (
     setup,
     shutdown,
 )
-from log_tools import FAR, Lines, environment
+from log_tools import FAR, Lines, environment, logging_as_before
 
 
 @pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    level, handlers, kind = root.level, root.handlers[:], logging.getLoggerClass()
-    httpx = logging.getLogger("httpx").level
-    yield
-    shutdown()
-    root.setLevel(level)
-    root.handlers[:] = handlers
-    logging.setLoggerClass(kind)
-    logging.getLogger("httpx").setLevel(httpx)
+def _log() -> Iterator[None]:
+    with logging_as_before():
+        yield
 
 
 def objects(path: Path) -> list[dict[str, object]]:

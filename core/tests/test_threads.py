@@ -21,8 +21,15 @@ from flowcoro.errors import ConfigError, TargetError
 from flowcoro.hookspecs import hookimpl
 from flowcoro.loops import LoopFactory
 from flowcoro.testing import make_context, make_host
+from log_tools import logging_as_before
 
 pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture(autouse=True)
+def _log() -> Iterator[None]:
+    with logging_as_before():
+        yield
 
 
 @pytest.fixture
