@@ -79,7 +79,18 @@ class StreamConnection final : public Connection {
 
     void resume_reading() noexcept override {
         call(names.resume_reading);
-        kept_.reset();
+        if (!ended_) {
+            kept_.reset();
+        }
+    }
+
+    // The peer sends no more: whether the transport is to stay. It is not read from any more.
+    bool end() noexcept {
+        ended_ = http.ended() && !secure_;
+        if (ended_) {
+            kept_ = Ref::borrow(protocol_);
+        }
+        return ended_;
     }
 
     void shutdown_write() noexcept override {
@@ -189,6 +200,7 @@ class StreamConnection final : public Connection {
     int corks_ = 0;
     bool full_ = false;
     bool secure_ = false;
+    bool ended_ = false;
     bool lost_ = false;
 };
 
@@ -256,7 +268,7 @@ PyObject* eof_received(PyObject* self, PyObject* /*unused*/) noexcept {
         Py_RETURN_NONE;
     }
     const Called called(self);
-    return PyBool_FromLong(called->http.ended() && !called->is_secure());
+    return PyBool_FromLong(called->end());
 }
 
 PyObject* connection_lost(PyObject* self, PyObject* /*error*/) noexcept {

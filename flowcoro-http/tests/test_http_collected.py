@@ -6,8 +6,10 @@ import asyncio
 import gc
 from types import ModuleType
 
-from _serving import raw, read_until, serving
-from flowcoro_http import Request, Router
+import pytest
+
+from _serving import engine_of, raw, read_until, serving, settled
+from flowcoro_http import Request, Router, WebSocket
 
 SIZE = 1_000_000
 
@@ -33,3 +35,30 @@ async def test_one_whose_body_nobody_takes_yet(backend: ModuleType) -> None:
         answer = await read_until(stream, str(SIZE).encode())
         assert answer.startswith(b"HTTP/1.1 200 ")
         await sending
+
+
+@pytest.mark.usefixtures("native_over")
+async def test_one_that_was_upgraded_and_whose_peer_sends_no_more() -> None:
+    router = Router()
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    @router.websocket("/")
+    async def wait(ws: WebSocket) -> None:
+        await ws.accept()
+        begun.set()
+        await over.wait()
+
+    async with serving(router) as server, raw(server) as stream:
+        await stream.send(
+            b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        await read_until(stream, b"\r\n\r\n")
+        await begun.wait()
+        await stream.send_eof()
+        for _ in range(100):  # until the server has seen the end
+            await asyncio.sleep(0)
+        gc.collect()
+        assert engine_of(server).connections == 1
+        over.set()
+        await settled(lambda: engine_of(server).connections == 0)

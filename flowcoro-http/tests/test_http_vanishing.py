@@ -14,14 +14,7 @@ from _serving import serving
 from _watching import FIN, RST, Watch, connected, vanish, watching
 from flowcoro_http import HttpConfig, HttpServer, Request, Response, Router, WebSocket
 
-pytestmark = [
-    pytest.mark.usefixtures("native_over"),
-    # Asyncio's own: whom it accepts in the loop's last turn gets a transport that nobody begins.
-    pytest.mark.filterwarnings(
-        "ignore:Exception ignored in. <function _SelectorTransport.__del__"
-        ":pytest.PytestUnraisableExceptionWarning"
-    ),
-]
+pytestmark = pytest.mark.usefixtures("native_over")
 
 BODY = b'{"name": "a body"}'
 HEADS = {
