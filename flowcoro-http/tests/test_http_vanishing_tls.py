@@ -103,6 +103,13 @@ class TlsClient:
         return taken
 
 
+async def send_and_vanish(sock: socket.socket, content: bytes, how: str, watch: Watch) -> None:
+    sock.sendall(content)
+    if how == RST:
+        await watch.let_read()  # or the reset would overtake it
+    vanish(sock, how)
+
+
 async def vanish_within(
     server: HttpServer, watch: Watch, tls: ssl.SSLContext, plain: bytes, how: str
 ) -> None:
@@ -113,10 +120,7 @@ async def vanish_within(
             client = TlsClient(sock, tls)
             await client.shake_hands()
             content = client.sealed(plain)
-            sock.sendall(content[:size])
-            if how == RST:
-                await watch.let_read()
-            vanish(sock, how)
+            await send_and_vanish(sock, content[:size], how, watch)
         await watch.unharmed()
         if size >= len(content):
             return
@@ -138,10 +142,7 @@ async def test_within_the_handshake(
             with connected(server.port) as sock:
                 hello = TlsClient(sock, tls).hello()
                 last = len(hello) + STEP
-                sock.sendall(hello[:size])
-                if how == RST:
-                    await watch.let_read()
-                vanish(sock, how)
+                await send_and_vanish(sock, hello[:size], how, watch)
             await watch.unharmed()
             size += STEP
 
@@ -162,10 +163,7 @@ async def test_within_a_request(
             with connected(server.port) as sock:
                 client = TlsClient(sock, tls)
                 await client.shake_hands()
-                sock.sendall(client.sealed((HEAD + BODY)[:size]))
-                if how == RST:
-                    await watch.let_read()
-                vanish(sock, how)
+                await send_and_vanish(sock, client.sealed((HEAD + BODY)[:size]), how, watch)
             await watch.unharmed()
 
 

@@ -160,8 +160,10 @@ class NativeServer:
         taken = [each for listener in listeners for each in _accept_all(listener)]
         for sock in taken:
             sock.setblocking(False)
-            with suppress(OSError):  # it has gone
+            try:
                 await asyncio.get_running_loop().connect_accepted_socket(engine.make_protocol, sock)
+            except OSError:  # it has gone
+                sock.close()
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
