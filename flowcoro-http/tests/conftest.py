@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import ssl
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +19,14 @@ import flowcoro
 import flowcoro.reactor
 from _handling import Pause, no_wait
 from flowcoro_http import HttpConfig
+from log_tools import logging_as_before
+
+
+@pytest.fixture(autouse=True)
+def _log() -> Iterator[None]:
+    """Applications set up the log of the process: Litestar has its root begin at INFO."""
+    with logging_as_before():
+        yield
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -268,12 +268,26 @@ async def test_what_it_needs(config: HttpConfig) -> None:
             raise AssertionError("not reached")
 
 
+@contextmanager
+def taken_on_udp_alone() -> Iterator[int]:
+    """A port that somebody has on UDP and nobody on TCP, where other ports may be taken."""
+    for _ in range(100):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+            taken.bind(("127.0.0.1", 0))
+            port: int = taken.getsockname()[1]
+            try:
+                socket.create_server(("127.0.0.1", port)).close()
+            except OSError:
+                continue
+            yield port
+            return
+    raise AssertionError("a hundred ports were taken on TCP")
+
+
 async def test_a_port_that_is_taken_on_udp(
     config: HttpConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+    with taken_on_udp_alone() as port:
         with pytest.raises(ListenError, match=rf"127\.0\.0\.1:{port}/udp: .*is in use"):
             async with HttpServer(make_router(), host="127.0.0.1", port=port, config=config):
                 raise AssertionError("not reached")

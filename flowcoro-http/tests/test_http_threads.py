@@ -30,18 +30,11 @@ from flowcoro.testing import make_context, make_host
 from flowcoro_http import HttpError, HttpServer, Request, Response, Router, _server, _sockets
 from flowcoro_http._types import Receive, Scope, Send
 from flowcoro_http.middleware import Overload, RateLimit
-from log_tools import logging_as_before
 
 pytestmark = [
     pytest.mark.timeout(90),
     pytest.mark.skipif(sys.platform == "win32", reason="not available there"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _log() -> Iterator[None]:
-    with logging_as_before():
-        yield
 
 
 def name_of_thread() -> str:
