@@ -23,7 +23,10 @@ FUZZ_RUNS ?= 10000000
 FUZZ_SEED ?= 0
 DIFFERENTIAL_CASES ?= 1000000
 SOAK_OPTIONS ?=
+# Among which the Python tests are shared out; 0: this one.
+TEST_PROCESSES ?= 2
 SANITIZE_OPTIONS ?= flowcoro-http/tests
+COVERAGE_OPTIONS ?= core/tests flowcoro-http/tests
 FREE_THREADED_HOME ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flowcoro/python-free-threaded-3.13
 FREE_THREADED_PYTHON ?= $(FREE_THREADED_HOME)/bin/python3.13t
 FREE_THREADED_VENV := $(VENV)-free-threaded
@@ -34,8 +37,8 @@ export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-python test-packaging test-free-threaded bench bench-loops bench-http soak soak-http soak-upload fuzz \
-	http-differential coverage lint format types layering docs native-test native-sanitize native-coverage native-bench \
-	native-cross native-windows bindings-sanitize stubs wheels clean
+	http-differential coverage lint format types layering docs native-test native-sanitize native-bench \
+	native-cross native-windows bindings-sanitize bindings-coverage stubs wheels clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -60,7 +63,7 @@ test: native-test test-python test-packaging ## Run every test
 
 test-python: $(SETUP) ## Run the Python tests, with coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -m "not packaging"
+	$(BIN)/coverage run -m pytest -m "not packaging" -n $(TEST_PROCESSES) --dist worksteal
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
@@ -157,46 +160,60 @@ native-windows: $(SETUP) ## Test the native core for Windows, under Wine (needs 
 	wine cmd /c exit < /dev/null $(QUIETLY) 2>&1; \
 	ctest --test-dir $(NATIVE_BUILD)/windows --output-on-failure
 
-# UndefinedBehaviorSanitizer makes an optimising compiler take four times as long. No test of
-# flowcoro-http's native part has a second thread, so ThreadSanitizer has nothing to see there.
-native-sanitize: $(SETUP) ## The same under AddressSanitizer+UBSan and under ThreadSanitizer
-	for sanitizers in address,undefined thread; do \
-		test $$sanitizers = thread && level=-O1 || level=-O0; \
-		for project in $(NATIVE); do \
-			test $$sanitizers:$$project = thread:flowcoro-http/native && continue; \
-			build=$$project/build/$$sanitizers; \
-			cmake -S $$project -B $$build -G Ninja \
-				-DCMAKE_BUILD_TYPE=RelWithDebInfo -DFLOWCORO_SANITIZE=$$sanitizers \
-				-DCMAKE_CXX_FLAGS_RELWITHDEBINFO="$$level -g1 -DNDEBUG" $(QUIETLY) && \
-			cmake --build $$build $(QUIETLY) && \
-			ctest --test-dir $$build --output-on-failure || exit 1; \
-		done; \
+# UndefinedBehaviorSanitizer makes an optimising compiler take four times as long, and what it
+# builds without can count lines as well. No test of flowcoro-http's native part has a second
+# thread, so ThreadSanitizer has nothing to see there.
+native-sanitize: $(SETUP) ## The same under AddressSanitizer+UBSan, with a gate on line coverage, and under ThreadSanitizer
+	for project in $(NATIVE); do \
+		build=$$project/build/address; \
+		cmake -S $$project -B $$build -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+			-DFLOWCORO_SANITIZE=address,undefined -DFLOWCORO_COVERAGE=ON \
+			-DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O0 -g1 -DNDEBUG" $(QUIETLY) && \
+		cmake --build $$build $(QUIETLY) && \
+		ctest --test-dir $$build --output-on-failure && \
+		(cd $$project && gcovr --root . --filter include/ --merge-lines --print-summary \
+			--fail-under-line 90 build/address) || exit 1; \
 	done
+	build=core/native/build/thread; \
+	cmake -S core/native -B $$build -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+		-DFLOWCORO_SANITIZE=thread -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1 -DNDEBUG" $(QUIETLY) && \
+	cmake --build $$build $(QUIETLY) && \
+	ctest --test-dir $$build --output-on-failure
+
+# The two extensions, built into BUILD/core and BUILD/flowcoro-http by FLAGS; what has Python take
+# them for the usual ones.
+INSTRUMENT = for each in core flowcoro-http; do \
+		cmake -S $$each -B $(BUILD)/$$each -G Ninja -DSKBUILD_PROJECT_VERSION=0 \
+			-DPython_EXECUTABLE=$(abspath $(BIN))/python -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+			-DCMAKE_CXX_FLAGS="$(FLAGS)" -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="$(LEVEL)" $(QUIETLY) && \
+		cmake --build $(BUILD)/$$each --target _native $(QUIETLY) || exit 1; \
+	done
+INSTRUMENTED = INSTRUMENTED="flowcoro._native=$$(ls $(abspath $(BUILD))/core/_native.*.so) \
+		flowcoro_http._native=$$(ls $(abspath $(BUILD))/flowcoro-http/_native.*.so)" \
+		PYTHONPATH=$(abspath tests/instrumented)
 
 # With Python's own allocator, AddressSanitizer would not see what is freed too early. Leaks are
 # Python's own; that nothing grows the soak shows.
 bindings-sanitize: BUILD := build/bindings-sanitize
-bindings-sanitize: $(SETUP) ## Test flowcoro-http with its extension under AddressSanitizer+UBSan
-	cmake -S flowcoro-http -B $(BUILD) -G Ninja -DPython_EXECUTABLE=$(abspath $(BIN))/python \
-		-DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF \
-		-DCMAKE_CXX_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" \
-		-DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" $(QUIETLY)
-	cmake --build $(BUILD) $(QUIETLY)
-	SANITIZED_HTTP=$$(ls $(BUILD)/_native.*) PYTHONPATH=tests/sanitized PYTHONMALLOC=malloc \
+bindings-sanitize: FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+bindings-sanitize: LEVEL := -O1 -g1
+bindings-sanitize: $(SETUP) ## Test flowcoro-http with the extensions under AddressSanitizer+UBSan
+	$(INSTRUMENT)
+	$(INSTRUMENTED) PYTHONMALLOC=malloc \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 		LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
-		$(BIN)/python -m pytest -p sanitized_http -p no:cacheprovider $(SANITIZE_OPTIONS)
+		$(BIN)/python -m pytest -p no:cacheprovider $(SANITIZE_OPTIONS)
 
-native-coverage: $(SETUP) ## The same with a gate on line coverage
-	for project in $(NATIVE); do \
-		build=$$project/build/coverage; \
-		cmake -S $$project -B $$build -G Ninja \
-			-DCMAKE_BUILD_TYPE=Debug -DFLOWCORO_COVERAGE=ON $(QUIETLY) && \
-		cmake --build $$build $(QUIETLY) && \
-		ctest --test-dir $$build --output-on-failure $(QUIETLY) && \
-		(cd $$project && gcovr --root . --filter include/ --merge-lines --print-summary \
-			--fail-under-line 90 build/coverage) || exit 1; \
-	done
+# Some tests count what an optimised build does; they are not what is asked here.
+bindings-coverage: BUILD := build/bindings-coverage
+bindings-coverage: FLAGS := --coverage -fprofile-update=atomic -fprofile-abs-path
+bindings-coverage: LEVEL := -O0 -g1
+bindings-coverage: $(SETUP) ## Line coverage of the extensions' bindings by the Python tests (half an hour)
+	$(INSTRUMENT)
+	find $(BUILD) -name '*.gcda' -delete
+	-$(INSTRUMENTED) $(BIN)/python -m pytest -q -p no:cacheprovider $(COVERAGE_OPTIONS)
+	$(BIN)/gcovr --root . --filter core/bindings/ --filter flowcoro-http/bindings/ --merge-lines \
+		--print-summary --fail-under-line 90 $(BUILD)
 
 native-bench: $(SETUP) ## Measure the native core (release build)
 	cmake -S core/native -B $(NATIVE_BUILD)/plain -G Ninja -DFLOWCORO_BENCH=ON $(QUIETLY)

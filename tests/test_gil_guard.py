@@ -33,7 +33,12 @@ def run(folder: Path, tests: str, *plugins: str, **environ: str) -> tuple[int, s
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", *options, "test_it.py"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": f"{FOLDER}{os.pathsep}{folder}", **environ},
+        env={
+            **{k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")},
+            "PYTHONPATH": f"{FOLDER}{os.pathsep}{folder}",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            **environ,
+        },
         capture_output=True,
         text=True,
         check=False,

@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from textwrap import dedent
 from typing import Any, TypeAlias
 
@@ -84,11 +85,21 @@ def until_state(handle: Handle[Any], expected: str) -> None:
     until(lambda: state(handle) == expected)
 
 
-def native_threads() -> int:
+def unknown_threads() -> int:
     """How many threads this process has beside those that `threading` has started."""
     # What calls current_thread() on a worker, as asyncio.run() does, leaves a dummy behind.
     known = [each for each in threading.enumerate() if not each.name.startswith("Dummy")]
-    return len(os.listdir("/proc/self/task")) - len(known)
+    tasks = Path("/proc/self/task")
+    return len(list(tasks.iterdir())) - len(known) if tasks.is_dir() else 0
+
+
+# What runs the tests in several processes has some of its own.
+THREADS_BEFORE = unknown_threads()
+
+
+def native_threads() -> int:
+    """How many of those came after this module."""
+    return unknown_threads() - THREADS_BEFORE
 
 
 def until_alone() -> None:

@@ -212,7 +212,7 @@ async def test_what_is_returned(value: Any, document: Any) -> None:
         (object(), 500, None, "application/problem+json"),
         ("\ud800", 500, None, "application/problem+json"),
     ],
-    ids=repr,
+    ids=["none", "empty", "str", "bytes", "bytearray", "memoryview", "object", "surrogate"],
 )
 async def test_what_is_no_json(
     value: Any, status: int, content: bytes | None, media: str | None
