@@ -157,3 +157,24 @@ async def test_what_goes_on_behind_its_response_is_kept_by_the_server() -> None:
         event.set()
         await draining
         assert done.is_set()
+
+
+async def test_the_certificate_is_loaded_once(
+    secured: tuple[HttpConfig, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[Any] = []
+    load = ssl.SSLContext.load_cert_chain
+
+    def count(context: ssl.SSLContext, *arguments: Any) -> None:
+        loaded.append(arguments[0])
+        load(context, *arguments)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", count)
+    config, trusted = secured
+    async with HttpServer(make_router(), host="127.0.0.1", port=0, config=config) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=trusted)
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).endswith(b"hello")
+        writer.close()
+        await writer.wait_closed()
+    assert loaded == [config.certfile]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -34,6 +35,7 @@ class ServerOptions:
         access_log: whether to log each request, to the logger `flowcoro.http.access`.
         certfile: TLS certificate chain (PEM); empty for plain HTTP.
         keyfile: TLS private key (PEM).
+        tls: what was made of these two, for backends that take a context; None for plain HTTP.
         http3: whether to speak HTTP/3 too, over UDP on the ports of the sockets.
     """
 
@@ -51,6 +53,7 @@ class ServerOptions:
     access_log: bool = False
     certfile: str = ""
     keyfile: str = ""
+    tls: ssl.SSLContext | None = None
     http3: bool = False
 
 

@@ -167,7 +167,6 @@ class HttpServer(Component):
         if self._application is None:
             self._application = self._stand_alone()
         self._shutdown, self._served = anyio.Event(), anyio.Event()
-        server_context(self._config.certfile, self._config.keyfile)  # told before anything starts
         server = self._find_backend().create(self._options())
         listeners = await self._listen()
         self._addresses = [listener.getsockname() for listener in listeners]
@@ -340,6 +339,7 @@ class HttpServer(Component):
             access_log=config.access_log,
             certfile=config.certfile,
             keyfile=config.keyfile,
+            tls=server_context(config.certfile, config.keyfile),  # whatever the backend
             http3=config.http3,
         )
 

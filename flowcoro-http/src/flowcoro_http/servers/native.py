@@ -105,7 +105,8 @@ class NativeServer:
     ) -> None:
         """Serve until `shutdown` is set and every connection has ended; see `Server`."""
         loop = asyncio.get_running_loop()
-        context = server_context(self.options.certfile, self.options.keyfile)
+        options = self.options
+        context = options.tls or server_context(options.certfile, options.keyfile)
         if context is not None:
             context.set_alpn_protocols(["http/1.1"])
         websockets = self._websockets = WebSockets(app, self.options, self.state)
@@ -129,7 +130,7 @@ class NativeServer:
                             engine.make_protocol,
                             sock=each,
                             ssl=context,
-                            backlog=self.options.backlog,
+                            backlog=options.backlog,
                         )
                     )
             engine.begin()
