@@ -336,7 +336,10 @@ void Engine::abort_all() noexcept {
 }
 
 void Engine::report(const char* what, Ref error) noexcept {
-    const Ref message = text(what);
+    report(text(what), std::move(error));
+}
+
+void Engine::report(Ref message, Ref error) noexcept {
     const Ref called =
         message && hooks.failed
             ? Ref::steal(PyObject_CallFunctionObjArgs(hooks.failed.get(), message.get(),

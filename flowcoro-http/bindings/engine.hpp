@@ -92,6 +92,7 @@ class Engine {
     void abort_all() noexcept;
 
     // Something went wrong that nobody else is told of.
+    void report(Ref message, Ref error) noexcept;
     void report(const char* what, Ref error) noexcept;
     void report_late(const char* what, const Ref& error, unsigned status) noexcept;
 

@@ -102,6 +102,20 @@ bool is_exception(PyObject* error) noexcept {
     return PyObject_IsInstance(error, PyExc_Exception) == 1;
 }
 
+// It leaves the loop, by asyncio's rules, and there nobody tells any more where it came from.
+void report_end(const ExchangeState& state, const Ref& error) noexcept {
+    const Ref method = text(state.head->method().substr(0, 32));
+    const Ref path = text(state.head->path().substr(0, 200));
+    if (method && path) {
+        state.engine->report(Ref::steal(PyUnicode_FromFormat(
+                                 "%U %U: its handler raised %s, which ends the server",
+                                 method.get(), path.get(), Py_TYPE(error.get())->tp_name)),
+                             error);
+    } else {
+        state.engine->report("a handler raised what ends the server", error);
+    }
+}
+
 // It ended by what is no Exception.
 void break_off(Exchange& exchange, const Ref& error) noexcept {
     ExchangeState& state = exchange.state;
@@ -113,10 +127,12 @@ void break_off(Exchange& exchange, const Ref& error) noexcept {
         if (!state.gone) {
             state.engine->report("a handler was cancelled, not by the server", error);
         }
-    } else if (!ends_process(error.get())) {
+    } else if (ends_process(error.get())) {
+        // The task raises it, or whoever began it (Engine::run).
+        report_end(state, error);
+    } else {
         state.engine->report("a request could not be answered", error);
     }
-    // KeyboardInterrupt, SystemExit: the task raises it, or whoever began it (Engine::run).
     fail(exchange, 500, failed_document);
 }
 
@@ -162,7 +178,9 @@ Ref settle_direct(Exchange& exchange, bool returned, const Ref& outcome) noexcep
 void report_failure(const Exchange& exchange, const char* what, const Ref& error) noexcept {
     const ExchangeState& state = exchange.state;
     if (state.gone) {
-        state.engine->report_late(what, error, state.answer);
+        // What goes wrong within a response that had begun is not what that response is about.
+        const bool had_begun = state.answer != 0 || state.status;
+        state.engine->report_late(what, error, had_begun ? 0 : state.late);
     } else {
         state.engine->report(what, error);
     }

@@ -59,6 +59,7 @@ struct ExchangeState {
     std::int64_t since = 0;  // when it came; for the log
     std::uint64_t sent = 0;  // of the response's body; bytes
     unsigned answer = 0;     // its status; 0: none has begun
+    unsigned late = 0;       // that of one for which the client had gone; 0: none
     Kind kind = Kind::application;
     bool whole = false;     // the body has come
     bool told_end = false;  // and somebody has been told

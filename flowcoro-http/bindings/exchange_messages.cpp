@@ -33,7 +33,7 @@ bool send_start(ExchangeState& state, PyObject* message) noexcept {
 // What would have been answered, had the client not gone, tells whether the application failed.
 bool note_status(ExchangeState& state, PyObject* message) noexcept {
     const Ref status = Ref::steal(PyObject_GetItem(message, names.status));
-    return status && read_status(status.get(), &state.answer);
+    return status && read_status(status.get(), &state.late);
 }
 
 // The first piece: with the head, and if it is the only one, in one go.

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("native_over")
 class Late:
     """Waits until its client has gone, and then does what it is told."""
 
-    def __init__(self, then: Any, *, begins: bool = False) -> None:
+    def __init__(self, then: Any, *, begins: int = 0) -> None:
         self.then = then
         self.begins = begins
         self.started = anyio.Event()
@@ -31,7 +31,8 @@ class Late:
         if scope["type"] == "lifespan":
             raise NotImplementedError
         if self.begins:
-            await answer(send)
+            await answer(send, self.begins)
+            await send({"type": "http.response.body", "body": b"a", "more_body": True})
         self.started.set()
         while (await receive())["type"] != "http.disconnect":
             pass
@@ -68,6 +69,14 @@ async def apologise(send: Any) -> None:
         raise ClientDisconnect
     except ClientDisconnect:
         await answer(send, 500)
+
+
+async def answer_an_error(send: Any) -> None:
+    """Answer what a framework has dealt with: to whom does not matter."""
+    try:
+        raise LookupError("no such thing")
+    except LookupError:
+        await answer(send, 404)
 
 
 async def fail(send: Any) -> None:
@@ -132,7 +141,9 @@ async def leave_early(app: Any) -> None:
         await settled(lambda: server.in_flight == 0)
 
 
-@pytest.mark.parametrize("then", [answer, translate, translate_explicitly, many, apologise])
+@pytest.mark.parametrize(
+    "then", [answer, translate, translate_explicitly, many, apologise, answer_an_error]
+)
 async def test_that_the_client_has_gone_is_no_failure(
     then: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -155,11 +166,12 @@ async def test_a_failure_is_told_all_the_same(then: Any, caplog: pytest.LogCaptu
     assert "on purpose" in caplog.text
 
 
+@pytest.mark.parametrize("status", [200, 302, 404, 500])
 @pytest.mark.parametrize("then", [fail_and_end, fail_and_end_begun])
 async def test_a_failure_within_a_begun_response(
-    then: Any, caplog: pytest.LogCaptureFixture
+    then: Any, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await leave_early(Late(then, begins=True))
+    await leave_early(Late(then, begins=status))
     assert [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR] == [
         "an ASGI application failed"
     ]

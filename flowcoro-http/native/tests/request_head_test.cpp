@@ -120,6 +120,8 @@ TEST(what_is_a_head) {
          "GET /  a 1 keeps|Host=a|Expect=100-continue @49"},
         {"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
          "GET /  a 1 keeps upgrades|Host=a|Connection=Upgrade|Upgrade=websocket @68"},
+        {"GET / HTTP/1.0\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+         "GET /   0 closes|Connection=Upgrade|Upgrade=websocket @59"},
         {"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n",
          "GET /  a 1 keeps|Host=a|Upgrade=websocket @47"},
         {"GET http://b:1/c?d HTTP/1.1\r\nHost: b:1\r\n\r\n", "GET /c d b:1 1 keeps|Host=b:1 @42"},

@@ -28,12 +28,13 @@ from flowcoro_http._binding import Binder
 from flowcoro_http._config import Limits
 from flowcoro_http._encoding import EncoderSet
 from flowcoro_http._exchange import AsgiExchange, AsgiHead, Exchange
+from flowcoro_http._lifespan import answer_lifespan
 from flowcoro_http._middleware import CallNext, Middleware, chain
 from flowcoro_http._mounting import path_within, scope_below
 from flowcoro_http._problem import ClientDisconnected, HttpError, Problem, phrase
 from flowcoro_http._request import Request, RequestHead
 from flowcoro_http._response import Response, as_response, problem_response, render, settle
-from flowcoro_http._route import Route
+from flowcoro_http._route import Route, methods_of
 from flowcoro_http._routing import WEBSOCKET, MalformedPathError, Match, RouteTable
 from flowcoro_http._types import ASGIApp, Handler, Receive, Scope, Send
 from flowcoro_http._urls import RouteUrls
@@ -159,6 +160,10 @@ class Application:
         return self._urls.path_for(name, params)
 
     @cached_property
+    def _methods(self) -> frozenset[str]:
+        return methods_of(self.routes)
+
+    @cached_property
     def _urls(self) -> RouteUrls:
         return RouteUrls(self.routes)
 
@@ -182,7 +187,7 @@ class Application:
         elif kind == "websocket":
             await self._websocket(scope, receive, send)
         elif kind == "lifespan":
-            await _lifespan(receive, send)
+            await answer_lifespan(receive, send)
         else:
             raise ValueError(f"a router serves http, websocket and lifespan, not {kind!r}")
 
@@ -220,7 +225,11 @@ class Application:
         try:
             found = self.table.match(_method(exchange), path_within(exchange))
         except MalformedPathError as error:
-            request.routing.malformed = str(error)
+            if exchange.method == "OPTIONS" and path_within(exchange) == b"*":
+                # It asks about the server as a whole (RFC 9110, section 9.3.7).
+                request.routing.allowed = self._methods
+            else:
+                request.routing.malformed = str(error)
             return request, None
         if isinstance(found, Match):
             target = found.value
@@ -485,13 +494,3 @@ async def _close_for(socket: WebSocket, error: Exception) -> None:
             await socket.close(_INTERNAL)
         else:
             await socket.deny(HttpError(500, extensions={"request_id": socket.id}))
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        if message["type"] == "lifespan.startup":
-            await send({"type": "lifespan.startup.complete"})
-        elif message["type"] == "lifespan.shutdown":
-            await send({"type": "lifespan.shutdown.complete"})
-            return

@@ -43,7 +43,8 @@ def is_departure(error: BaseException, status: int = 0) -> bool:
 
     Args:
         error: what came out of an application whose client has gone.
-        status: of the response that was begun, or could not be any more; 0 if there was none.
+        status: of the response that could not be begun any more; 0 if there was none, or one
+            had begun before.
     """
     # Those are about an error that the application has dealt with: to whom does not matter.
     is_handled = 300 <= status < 500

@@ -9,9 +9,9 @@ import anyio
 from anyio.abc import TaskGroup
 
 from flowcoro.errors import StartupError
-from flowcoro_http._types import ASGIApp, Message
+from flowcoro_http._types import ASGIApp, Message, Receive, Send
 
-__all__ = ["Lifespan"]
+__all__ = ["Lifespan", "answer_lifespan"]
 
 logger = logging.getLogger("flowcoro.http")
 
@@ -115,3 +115,14 @@ def _reason(message: str) -> str:
     if len(lines) > 1:
         logger.debug("the ASGI application says: %s", message)
     return lines[-1].strip() if lines else "it gave no reason"
+
+
+async def answer_lifespan(receive: Receive, send: Send) -> None:
+    """Be an application that has nothing to start or stop."""
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await send({"type": "lifespan.shutdown.complete"})
+            return

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from flowcoro_http._routing import WEBSOCKET
 from flowcoro_http._types import Handler
 
-__all__ = ["Route"]
+__all__ = ["Route", "methods_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +79,9 @@ class Route:
         first, _, rest = text.partition("\n\n")
         summary = self.summary or " ".join(first.split()).removesuffix(".")
         return summary, self.description or rest.strip()
+
+
+def methods_of(routes: Iterable[Route]) -> frozenset[str]:
+    """Return the methods that some of the routes take, and `OPTIONS`."""
+    found = {"OPTIONS", *(method for route in routes for method in route.methods)}
+    return frozenset(found | {"HEAD"} if "GET" in found else found)

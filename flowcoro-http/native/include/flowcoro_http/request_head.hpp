@@ -142,8 +142,10 @@ class RequestHead {
         return expects_continue_ && minor_ == 1 && framing_ != Framing::none;
     }
 
-    // Whether Connection names Upgrade, and there is one.
-    [[nodiscard]] bool upgrades() const noexcept { return upgrades_ && has_upgrade_; }
+    // Whether Connection names Upgrade, and there is one. HTTP/1.0 has none (RFC 9110, 7.8).
+    [[nodiscard]] bool upgrades() const noexcept {
+        return upgrades_ && has_upgrade_ && minor_ == 1;
+    }
 
   private:
     struct Part {

@@ -9,6 +9,7 @@ on only while less than `MOST_QUEUED` messages wait to be received.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import logging
 from collections import deque
@@ -40,6 +41,12 @@ __all__ = ["WebSockets"]
 logger = logging.getLogger("flowcoro.http")
 
 _GOING_AWAY, _NO_CODE, _ABNORMAL, _TOO_BIG, _INTERNAL = 1001, 1005, 1006, 1009, 1011
+_OUR_VERSION = (
+    (b"sec-websocket-version", b"13"),
+    (b"upgrade", b"websocket"),
+    (b"connection", b"upgrade"),
+)
+_FRAMING = {b"content-length", b"transfer-encoding"}
 CLOSE_TIMEOUT = 5.0
 """Seconds that a peer has to answer a close with its own (RFC 6455, section 7.1.1)."""
 
@@ -72,10 +79,14 @@ class WebSockets:
             return
         connection = WSConnection(ConnectionType.SERVER)
         try:
+            _check_handshake(exchange.headers)
             connection.initiate_upgrade_connection(
                 exchange.headers, exchange.raw_path + b"?" + exchange.query_string
             )
             (request,) = (e for e in connection.events() if isinstance(e, Request))
+        except _OtherVersionError as error:
+            await _refuse(exchange, Problem(426, detail=str(error)), _OUR_VERSION)
+            return
         except (RemoteProtocolError, ValueError) as error:
             await _refuse(exchange, Problem(400, detail=f"no WebSocket handshake: {error}"))
             return
@@ -120,9 +131,43 @@ class WebSockets:
         }
 
 
-async def _refuse(exchange: Exchange, problem: Problem) -> None:
-    headers = [(b"content-type", PROBLEM_TYPE.encode()), (b"connection", b"close")]
+async def _refuse(
+    exchange: Exchange, problem: Problem, fields: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
+    headers = [(b"content-type", PROBLEM_TYPE.encode()), (b"connection", b"close"), *fields]
     await exchange.respond(problem.status, headers, problem.encode())
+
+
+class _OtherVersionError(ValueError):
+    """The client speaks another version of the protocol."""
+
+
+def _check_handshake(headers: Sequence[tuple[bytes, bytes]]) -> None:
+    """Check what wsproto does not (RFC 6455, section 4.2.1).
+
+    Raises:
+        _OtherVersionError: the version is not ours.
+        ValueError: the key is none, something is there twice, or there is a body, whose
+            bytes would be taken for frames.
+    """
+    versions = [value for name, value in headers if name == b"sec-websocket-version"]
+    if any(version != b"13" for version in versions):
+        raise _OtherVersionError("the version of WebSocket here is 13")
+    if len(versions) != 1:
+        raise ValueError("expected one Sec-WebSocket-Version")
+    keys = [value for name, value in headers if name == b"sec-websocket-key"]
+    if len(keys) != 1 or not _is_key(keys[0]):
+        raise ValueError("expected one Sec-WebSocket-Key, of 16 bytes in base64")
+    framing = {name: value for name, value in headers if name in _FRAMING}
+    if framing.get(b"content-length", b"0").strip(b"0") or b"transfer-encoding" in framing:
+        raise ValueError("expected no body")
+
+
+def _is_key(value: bytes) -> bool:
+    try:
+        return len(base64.b64decode(value, validate=True)) == 16
+    except ValueError:
+        return False
 
 
 class _WebSocket:
