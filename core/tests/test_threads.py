@@ -306,7 +306,7 @@ def test_what_ends_a_loop_ends_the_process(environment: Environment, heard: Hear
     with pytest.raises(SystemExit) as caught:
         run_threads([App(Says(heard, 0)), App(Leaves())], environment)
     assert caught.value.code == 7
-    assert heard.by("up") == heard.by("down") == [0]
+    assert heard.by("up") == heard.by("draining") == heard.by("down") == [0]
 
 
 @pytest.mark.parametrize("scarce", ["loop 0", "loop 1", "flowcoro watchdog"])

@@ -354,6 +354,7 @@ def test_what_ends_the_process_leaves_the_loop(
     make: Callable[[Failure], Any],
     turns: int,
     secured: tuple[HttpConfig, ssl.SSLContext],
+    logged: Logged,
 ) -> None:
     failure = Failure(LookupError, turns)
     left = Left(failure, make(failure))
@@ -368,6 +369,10 @@ def test_what_ends_the_process_leaves_the_loop(
         loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.close()
+    assert [each for each in logged() if "raised" in each] == [
+        f"GET {path}: its handler raised {error.__name__}, which ends the server"
+        for path, error in ENDS
+    ]
     assert len(left.received) == len(ENDS)
     for path, received in left.received:
         if path in {"/direct", "/general"}:

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from flowcoro._describe import describe
@@ -154,6 +155,58 @@ def run(
     Raises:
         FlowcoroError: no such loop, or this machine cannot run it.
     """
+    with _runner(main, loop, debug, plugins, stall_threshold) as runner:
+        return runner.run(main)
+
+
+def run_to_its_end(
+    main: Coroutine[Any, Any, T],
+    *,
+    on_exit: Callable[[BaseException], object],
+    loop: str | LoopFactory | None = None,
+    plugins: PluginHost | None = None,
+    stall_threshold: float | None = None,
+) -> T:
+    """Run a coroutine as `run` does, also when some other task ends the process.
+
+    By asyncio's rules a task's `SystemExit` or `KeyboardInterrupt` leaves the loop at once. Here
+    `on_exit` is called, on the loop, with the first of them; it is raised when `main` has ended.
+    """
+    task: asyncio.Task[Any] | None = None
+
+    async def noted() -> T:
+        nonlocal task
+        task = asyncio.current_task()
+        return await main
+
+    with _runner(main, loop, None, plugins, stall_threshold) as runner:
+        try:
+            return runner.run(noted())
+        except (SystemExit, KeyboardInterrupt) as error:
+            if task is None or task.done():
+                raise
+            _finish(runner.get_loop(), task, partial(on_exit, error))
+            raise
+
+
+def _finish(
+    loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any], on_exit: Callable[[], object]
+) -> None:
+    loop.call_soon(on_exit)
+    while not task.done():
+        try:
+            loop.run_until_complete(task)
+        except (SystemExit, KeyboardInterrupt):
+            logger.debug("once more: the process ends already", exc_info=True)
+
+
+def _runner(
+    main: Coroutine[Any, Any, Any],
+    loop: str | LoopFactory | None,
+    debug: bool | None,
+    plugins: PluginHost | None,
+    stall_threshold: float | None,
+) -> asyncio.Runner:
     try:
         factory = loop if isinstance(loop, LoopFactory) else choose_loop(loop, plugins=plugins)
     except BaseException:
@@ -171,8 +224,7 @@ def run(
                 f"loop {factory.name!r} could not be made: {describe(error)}"
             ) from error
 
-    with asyncio.Runner(loop_factory=create, debug=debug) as runner:
-        return runner.run(main)
+    return asyncio.Runner(loop_factory=create, debug=debug)
 
 
 def _set_stall_threshold(loop: asyncio.AbstractEventLoop, seconds: float | None) -> None:

@@ -107,6 +107,11 @@ class App:
         return self._plugins
 
     @property
+    def config(self) -> Config | None:
+        """The configuration it was given; None until it is read."""
+        return self._config
+
+    @property
     def components(self) -> tuple[Component, ...]:
         """The components it was given, in that order; plugins' come with the start."""
         return tuple(self._components)
@@ -311,6 +316,9 @@ class App:
 
     def run(self, *, loop: str | None = None) -> None:
         """Run the application from a script, until a signal to stop.
+
+        It runs on one event loop in this process, and refuses a configuration that asks for
+        more (`server.workers`, `server.threads`), which is for `flowcoro run`.
 
         Args:
             loop: name of the event loop; see `flowcoro.loops.choose_loop`.

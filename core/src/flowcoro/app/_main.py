@@ -16,17 +16,26 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
+from flowcoro._describe import describe
 from flowcoro.app._environment import Environment, load_environment
 from flowcoro.app._lifecycle import CLOSE_GRACE
-from flowcoro.config import LogConfig, ServerConfig
+from flowcoro.config import Config, LogConfig, ServerConfig
 from flowcoro.errors import ConfigError, FlowcoroError
 from flowcoro.log import setup
-from flowcoro.loops import run
+from flowcoro.loops import run_to_its_end
 
 if TYPE_CHECKING:
     from flowcoro.app._app import App
 
-__all__ = ["Watchdog", "end_process", "run_app", "serve_watched", "set_up_log", "tell"]
+__all__ = [
+    "Watchdog",
+    "end_process",
+    "leave",
+    "run_app",
+    "serve_watched",
+    "set_up_log",
+    "tell",
+]
 
 logger = logging.getLogger("flowcoro.app")
 
@@ -69,12 +78,16 @@ def run_app(
     Returns:
         The exit status for the process.
     """
+    is_alone = environment is None
     try:
         environment = environment or load_environment(plugins=app.plugins)
         set_up_log(environment.config.section(LogConfig))
         app.use(environment, workers=workers)
-        run(
+        if is_alone:
+            _check_alone(app.config or environment.config)
+        run_to_its_end(
             _serve(app, environment, on_started),
+            on_exit=lambda error: leave(app, error),
             loop=loop,
             plugins=environment.plugins,
             stall_threshold=environment.config.section(ServerConfig).stall_threshold or None,
@@ -85,6 +98,19 @@ def run_app(
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _check_alone(config: Config) -> None:
+    """Refuse what would silently be one process, or one event loop.
+
+    Raises:
+        ConfigError: there are to be several.
+    """
+    server = config.section(ServerConfig)
+    for name, number in (("workers", server.workers), ("threads", server.threads)):
+        if number > 1:
+            how = "`flowcoro run module:attribute` runs more"
+            raise ConfigError([f"server.{name} = {number}: App.run() runs one event loop; {how}"])
 
 
 async def _serve(app: App, environment: Environment, on_started: Callable[[], None] | None) -> None:
@@ -108,6 +134,11 @@ async def serve_watched(
     finally:
         watchdog.stop()
     return None
+
+
+def leave(app: App, error: BaseException) -> None:
+    """Stop an application since some task has raised what ends the process."""
+    app.request_stop(f"a task raised {describe(error)}")
 
 
 def end_process(stuck: Sequence[str], failure: FlowcoroError | None) -> NoReturn:

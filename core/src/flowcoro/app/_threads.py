@@ -25,11 +25,18 @@ from flowcoro._describe import describe
 from flowcoro.app._app import App
 from flowcoro.app._context import Shared
 from flowcoro.app._environment import Environment
-from flowcoro.app._main import Watchdog, end_process, serve_watched, set_up_log, tell
+from flowcoro.app._main import (
+    Watchdog,
+    end_process,
+    leave,
+    serve_watched,
+    set_up_log,
+    tell,
+)
 from flowcoro.app._signals import stop_signals
 from flowcoro.config import Config, LogConfig, ServerConfig
 from flowcoro.errors import ConfigError, FlowcoroError
-from flowcoro.loops import LoopFactory, choose_loop, run
+from flowcoro.loops import LoopFactory, choose_loop, run_to_its_end
 
 __all__ = ["check_threads", "run_threads"]
 
@@ -231,7 +238,12 @@ class _Threads:
         error: BaseException | None = None
         try:
             stall_threshold = self._server.stall_threshold or None
-            run(self._serve(member), loop=self._factory, stall_threshold=stall_threshold)
+            run_to_its_end(
+                self._serve(member),
+                on_exit=lambda error: leave(member.app, error),
+                loop=self._factory,
+                stall_threshold=stall_threshold,
+            )
         except BaseException as raised:  # noqa: BLE001 - the main thread raises it
             error = raised
         self._report(self._has_ended, member, error)
