@@ -58,19 +58,29 @@ TARGETS = {
     "gone:app": "no module 'gone' in ",
     "gone.deep:app": "no module 'gone' in ",
     "good.deep:app": "no module 'good.deep' in ",
-    "good.py": "no module 'good.py' in ",
-    ".good:app": "TypeError: ",
+    "good.py": " or installed; did you mean good?",
+    "good.py:make": " or installed; did you mean good:make?",
+    "gone.py:app": "no module 'gone' in ",
+    ".good:app": "'.good' is a path; expected module:attribute, such as good:app",
+    "./good:make": "'./good' is a path; expected module:attribute, such as good:make",
+    "./shop/good.py": " is a path; expected module:attribute, such as shop.good:app",
+    "shop\\good.py:app": " is a path; expected module:attribute, such as shop.good:app",
+    "/gone/good.py:app": "expected module:attribute, such as app:app, below the current folder",
+    ".": "'.' is a path; expected module:attribute, such as app:app",
     "good:apq": "good has no 'apq'; did you mean 'app'?",
     "good:app.nothing": "good has no 'app.nothing'",
     "good:number": ", found int",
     "good:App": ", found type",
     "good:gives_none": ", found NoneType",
-    "good:raises": "calling it: ZeroDivisionError: division by zero",
+    "good:raises": "calling it (good.py, line 9): ZeroDivisionError: division by zero",
     "good:takes": "a function without parameters that returns such; this function takes x",
     "good:later": ", found coroutine",
     "needs:app": "needs needs 'gone_library': No module named 'gone_library'",
     "broken:app": "importing broken (broken.py, line 3): ValueError: two lines",
-    "syntax:app": "importing syntax",
+    "syntax:app": "importing syntax: SyntaxError: ",
+    "nul:app": "importing nul: SyntaxError: ",
+    "mute:app": "importing mute (mute.py, line 6): Mute: (its text cannot be had: LookupError)",
+    "within:app": "importing within (within.py, line 3): JSONDecodeError: ",
     "exits:app": "importing exits (exits.py, line 2): SystemExit: 3",
 }
 MODULES = {
@@ -94,6 +104,15 @@ class Space:
     "needs": "import gone_library",
     "broken": "\ndef fail(): \n    raise ValueError('two\\nlines')\nfail()\n",
     "syntax": "def broken(:\n",
+    "nul": "\0",
+    "mute": """
+class Mute(Exception):
+    def __str__(self):
+        raise LookupError
+
+raise Mute
+""",
+    "within": "import json\n\njson.loads('no JSON')\n",
     "exits": "import sys\nsys.exit(3)\n",
 }
 

@@ -20,6 +20,7 @@ import flowcoro_http.plugin as our_plugin
 from flowcoro.app import App, Component, ComponentFactory
 from flowcoro.cli import Command
 from flowcoro.config import ConfigSection
+from flowcoro.errors import ConfigError, PluginError
 from flowcoro.plugins import PluginHost, PluginStatus
 from flowcoro.testing import make_context, make_host
 from flowcoro.testing.contracts import (
@@ -176,8 +177,6 @@ async def test_an_application_has_what_plugins_add() -> None:
 
 
 def test_a_backend_that_no_plugin_provides() -> None:
-    from flowcoro.errors import ConfigError, PluginError
-
     server = HttpServer(Router(), port=0, backend="quick")
     with pytest.raises(PluginError, match="no plugin provides server backend 'quick'"):
         server.attach(make_context(plugins=[our_plugin]))
@@ -336,3 +335,16 @@ async def test_the_example_of_the_readme() -> None:
         assert (await client.put("/notes/1", json={"text": "a"})).status_code == 201
         assert (await client.get("/notes/1")).json() == {"text": "a"}
         assert (await client.get("/notes/2")).json()["detail"] == "there is no note 2"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("backlog", 10**12, "http.backlog = 1000000000000: expected `int` <= 2147483647"),
+        ("max_head_bytes", 1, "http.max_head_bytes = 1: expected `int` >= 1024"),
+        ("max_head_bytes", 10**12, "http.max_head_bytes = 1000000000000: expected `int` <= "),
+    ],
+)
+def test_settings_that_nothing_can_be_served_with(key: str, value: int, words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        make_context(plugins=[our_plugin], config={"http": {key: value}})

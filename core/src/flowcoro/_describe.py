@@ -12,5 +12,8 @@ def describe(error: BaseException) -> str:
     """
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
-    text = " ".join(str(error).split())
+    try:
+        text = " ".join(str(error).split())
+    except Exception as second:  # noqa: BLE001 - of an error's own __str__
+        text = f"(its text cannot be had: {type(second).__name__})"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

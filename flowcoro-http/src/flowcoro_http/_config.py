@@ -58,7 +58,7 @@ class HttpConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many connections there may be; 0 is no limit (`native`)."""
     max_memory: Size = 256 * 1024 * 1024
     """Bytes of requests that may wait in memory, of all connections, then 503 (`native`)."""
-    max_head_bytes: Size = 64 * 1024
+    max_head_bytes: Annotated[int, msgspec.Meta(ge=1024, le=1 << 30)] = 64 * 1024
     """Largest head of a request, in bytes, then 431 (`native`)."""
     max_headers: Annotated[int, msgspec.Meta(ge=1, le=256)] = 100
     """How many header fields a request may have, then 431 (`native`)."""
@@ -68,7 +68,7 @@ class HttpConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether routers serve a page that shows the document, at `/docs`."""
     access_log: bool = False
     """Whether each request is logged, by `flowcoro.http.access`."""
-    backlog: Annotated[int, msgspec.Meta(ge=1)] = 1024
+    backlog: Annotated[int, msgspec.Meta(ge=1, le=(1 << 31) - 1)] = 1024
     """Connections that may wait to be accepted."""
     certfile: str = ""
     """TLS certificate chain (PEM); with `keyfile`, the server speaks HTTPS."""

@@ -23,6 +23,8 @@ __all__ = ["load_app", "load_apps", "load_callable"]
 logger = logging.getLogger("flowcoro.app")
 
 _ASGI = ["scope", "receive", "send"]
+_INSTALLED = {"site-packages", "dist-packages"}
+_SEPARATORS = {"/", "\\"}
 
 
 def load_app(target: str, plugins: PluginHost | None = None, *, folder: Path | None = None) -> App:
@@ -78,6 +80,11 @@ def _find(target: str, folder: Path | None) -> object:
     path = path or "app"
     if not module_name:
         raise TargetError(f"target {target!r}: expected module:attribute, such as app:app")
+    if module_name.startswith(".") or not _SEPARATORS.isdisjoint(module_name):
+        raise TargetError(
+            f"target {target!r}: {module_name!r} is a path; expected module:attribute, "
+            f"{_instead_of(module_name, path)}"
+        )
     sys.path.insert(0, str(folder or Path.cwd()))
     found: object = _import(module_name, target)
     for name in path.split("."):
@@ -87,6 +94,16 @@ def _find(target: str, folder: Path | None) -> object:
             raise TargetError(f"target {target!r}: {module_name} has no {path!r}{hint}")
         found = getattr(found, name)
     return found
+
+
+def _instead_of(path: str, attribute: str) -> str:
+    """Name the module that a path may be meant for."""
+    try:
+        file = Path(path.replace("\\", "/")).resolve().relative_to(Path.cwd())
+        name = file.with_suffix("").as_posix().lstrip(".")
+    except ValueError:  # it is elsewhere, or no file's name
+        return "such as app:app, below the current folder"
+    return f"such as {name.replace('/', '.') or 'app'}:{attribute}"
 
 
 def _require_distinct(target: str, apps: Sequence[App]) -> None:
@@ -180,7 +197,7 @@ class _Maker:
         try:
             return function()
         except (Exception, SystemExit) as error:
-            raise self._error(f"calling it: {describe(error)}") from error
+            raise self._error(f"calling it{_last_line(error)}: {describe(error)}") from error
 
     def _expected(self) -> str:
         *first, last = ["a flowcoro.App", *(kind.summary for kind in self._kinds.values())]
@@ -209,8 +226,10 @@ def _import(module_name: str, target: str) -> object:
     except ModuleNotFoundError as error:
         missing = error.name or module_name
         if module_name == missing or module_name.startswith(f"{missing}."):
+            name, _, suffix = module_name.rpartition(".")
+            hint = f"; did you mean {name}{target[len(module_name) :]}?" if suffix == "py" else ""
             raise TargetError(
-                f"target {target!r}: no module {missing!r} in {Path.cwd()} or installed"
+                f"target {target!r}: no module {missing!r} in {Path.cwd()} or installed{hint}"
             ) from error
         raise TargetError(f"target {target!r}: {module_name} needs {missing!r}: {error}") from error
     except (Exception, SystemExit) as error:
@@ -221,15 +240,22 @@ def _import(module_name: str, target: str) -> object:
 
 
 def _last_line(error: BaseException) -> str:
-    """Name the file and line that raised, past the import machinery."""
+    """Name the file and line that raised: the user's last, or else the last of all.
+
+    Empty where there is none but the import machinery: a `SyntaxError` names its own.
+    """
     trace = error.__traceback__
-    where = ""
+    where = users = ""
+    here = Path.cwd()
     while trace is not None:
         name = trace.tb_frame.f_code.co_filename
-        if not name.startswith("<") and "importlib" not in name:
-            where = f" ({Path(name).name}, line {trace.tb_lineno})"
+        if not name.startswith("<") and "importlib" not in name and name != __file__:
+            file = Path(name)
+            where = f" ({file.name}, line {trace.tb_lineno})"
+            if file.is_relative_to(here) and _INSTALLED.isdisjoint(file.parts):
+                users = where
         trace = trace.tb_next
-    return where
+    return users or where
 
 
 def load_callable(file: Path, attribute: str, module_name: str) -> Callable[..., object]:
