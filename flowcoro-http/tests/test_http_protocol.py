@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from _serving import make_router, raw, read_all, serving
+from flowcoro_http import HttpConfig
 
 pytestmark = pytest.mark.usefixtures("native_over")
 
@@ -118,3 +119,15 @@ async def test_an_upgrade_of_http_1_0_is_passed_over() -> None:
     """RFC 9110, section 7.8."""
     assert (await shake(make_router(), *GOOD, version="1.0"))[0] == 426
     assert (await shake(application, *GOOD, version="1.0"))[0] == 200
+
+
+# -- other protocols ----------------------------------------------------------------------------
+
+
+async def test_who_speaks_tls_to_plain_http_is_told_at_once() -> None:
+    config = HttpConfig(head_timeout=600, keep_alive_timeout=600)
+    async with serving(make_router(), config=config) as server, raw(server) as stream:
+        await stream.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+        received = await read_all(stream)
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert b"the method is no token" in received

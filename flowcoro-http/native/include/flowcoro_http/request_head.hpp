@@ -82,6 +82,9 @@ class RequestHead {
             if (found == nullptr) {
                 looked_ = bytes.size();
                 check_limits(bytes.size());
+                if (begins_as_none()) {
+                    refuse(refusals::bad_method);
+                }
                 return state_;
             }
             const auto end =
@@ -163,8 +166,16 @@ class RequestHead {
     }
 
     void refuse(const Refusal& why) noexcept {
-        refusal_ = &why;
+        refusal_ = begins_as_none() ? &refusals::bad_method : &why;
         state_ = State::refused;
+    }
+
+    // No request line begins so, whatever comes: who speaks TLS here need not wait to hear it.
+    [[nodiscard]] bool begins_as_none() const noexcept {
+        if (begun_ || line_ == bytes_.size() || bytes_[line_] == '\r' || bytes_[line_] == '\n') {
+            return false;
+        }
+        return !characters::is(bytes_[line_], characters::token);
     }
 
     // With the line that ends, or goes on, there.
