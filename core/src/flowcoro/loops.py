@@ -172,20 +172,14 @@ def run_to_its_end(
     By asyncio's rules a task's `SystemExit` or `KeyboardInterrupt` leaves the loop at once. Here
     `on_exit` is called, on the loop, with the first of them; it is raised when `main` has ended.
     """
-    task: asyncio.Task[Any] | None = None
-
-    async def noted() -> T:
-        nonlocal task
-        task = asyncio.current_task()
-        return await main
-
     with _runner(main, loop, None, plugins, stall_threshold) as runner:
         try:
-            return runner.run(noted())
+            return runner.run(main)
         except (SystemExit, KeyboardInterrupt) as error:
-            if task is None or task.done():
-                raise
-            _finish(runner.get_loop(), task, partial(on_exit, error))
+            loop_of_it = runner.get_loop()
+            for task in asyncio.all_tasks(loop_of_it):  # those that have not ended
+                if task.get_coro() is main:
+                    _finish(loop_of_it, task, partial(on_exit, error))
             raise
 
 
