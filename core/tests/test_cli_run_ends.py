@@ -54,7 +54,7 @@ def test_what_a_task_ends_stops_in_order(
         for word in ("up", "drained", "down"):
             process.hear(word)
         assert process.end() == status
-    assert f"app: stopping ({words})" in process.error
+    assert f"app: stopping ({words} in end ({folder / 'shop.py'}:" in process.error
     assert "failed" not in process.error
     assert "cutting" not in process.error
 

@@ -313,3 +313,25 @@ async def test_servers_without_extensions_and_peers_that_left_early() -> None:
     await serve(routed(deny), [connect], broken)
     await serve(routed(take), [connect], broken)
     await serve(routed(take, "/other"), [connect], broken)
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+async def test_what_ends_the_process_comes_out_as_it_is(error: type[BaseException]) -> None:
+    """In a group it would end nothing."""
+
+    async def leave(ws: WebSocket) -> None:
+        await ws.accept()
+        raise error
+
+    events = iter([{"type": "websocket.connect"}])
+
+    async def receive() -> Any:
+        for event in events:
+            return event
+        return await anyio.sleep_forever()
+
+    async def send(message: Any) -> None: ...
+
+    scope = {"type": "websocket", "path": "/", "headers": [], "query_string": b""}
+    with pytest.raises(error):
+        await routed(leave).bind()(scope, receive, send)

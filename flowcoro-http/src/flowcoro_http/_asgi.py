@@ -357,10 +357,7 @@ class Application:
             return
         _attach(socket, target, found)
         if (await receive())["type"] == "websocket.connect":
-            async with anyio.create_task_group() as group:
-                group.start_soon(socket.pump)
-                await _converse(socket, target)
-                group.cancel_scope.cancel()
+            await socket.attend(partial(_converse, socket, target))
 
 
 def _method(exchange: Exchange) -> str:

@@ -1,6 +1,6 @@
 """WebSockets as handlers see them (RFC 6455, over ASGI).
 
-A task of its own (`pump`) takes events from the server into a small buffer, so that a
+A task of its own (`_pump`) takes events from the server into a small buffer, so that a
 handler which only sends still learns that the peer has gone: its next `send` raises.
 When the buffer is full the pump waits, and with it the peer; a peer whose messages
 nobody reads for `STALL_TIMEOUT` seconds is disconnected.
@@ -12,7 +12,7 @@ handler's task sends; only the pump receives.
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar, overload
 
 import anyio
@@ -260,8 +260,24 @@ class WebSocket(RequestHead):
         self._inlet.close()
         self._outlet.close()
 
-    async def pump(self) -> None:
-        """Take events from the server until the peer has gone; run by the router."""
+    async def attend(self, handle: Callable[[], Awaitable[None]]) -> None:
+        """Run what handles it, and the pump beside; called by the router.
+
+        What ends the process comes out as it is, not in a group, which would end nothing.
+        """
+        leaving: BaseException | None = None
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._pump)
+            try:
+                await handle()
+            except (SystemExit, KeyboardInterrupt) as error:
+                leaving = error
+            group.cancel_scope.cancel()
+        if leaving is not None:
+            raise leaving
+
+    async def _pump(self) -> None:
+        """Take events from the server until the peer has gone."""
         try:
             while self._phase is not _Phase.CLOSED:
                 message = await self._receive()

@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
@@ -138,7 +139,9 @@ async def serve_watched(
 
 def leave(app: App, error: BaseException) -> None:
     """Stop an application since some task has raised what ends the process."""
-    app.request_stop(f"a task raised {describe(error)}")
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" in {frames[-1].name} ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    app.request_stop(f"a task raised {describe(error)}{where}")
 
 
 def end_process(stuck: Sequence[str], failure: FlowcoroError | None) -> NoReturn:
