@@ -261,6 +261,44 @@ async def test_bytes_of_several_kinds() -> None:
         assert [body for _, body in server.requests] == [b"\xc3\xa9"] * 4
 
 
+async def test_pieces_of_a_body_that_are_none() -> None:
+    async def pieces(piece: Any) -> AsyncIterator[Any]:
+        yield piece
+
+    async with (
+        peer(answering(OK)) as server,
+        HttpClient(base_url=server.url, max_connections=1, timeout=5) as client,
+    ):
+        for wrong in (3, True, "text", None, [1]):
+            with pytest.raises(TypeError, match="a piece of the request's body: expected bytes"):
+                await client.put("/", content=pieces(wrong))
+        for piece in (b"a", bytearray(b"a"), memoryview(b"a")):
+            assert (await client.put("/", content=pieces(piece))).is_success
+        assert [body for _, body in server.requests] == [b"a"] * 3
+
+
+async def test_several_bodies() -> None:
+    """httpx would send one of them, and say nothing of the others."""
+    async with one_place() as (client, _):
+        for bodies in (
+            {"content": b"", "json": 1},
+            {"data": {"a": "b"}, "json": 1},
+            {"content": b"a", "files": {"a": b"b"}},
+        ):
+            with pytest.raises(ValueError, match="not several"):
+                await client.put("/", **bodies)
+
+
+async def test_another_loop() -> None:
+    async with one_place() as (client, _):
+
+        def fetch() -> None:
+            with pytest.raises(RuntimeError, match="belongs to another event loop"):
+                asyncio.run(client.fetch("/"))
+
+        await asyncio.to_thread(fetch)
+
+
 async def test_a_media_type_of_ones_own() -> None:
     """Whatever the case of the field's name, there is one."""
     raw = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flowcoro_http import CallNext, Middleware, Request, Response
+from flowcoro_http import Middleware
 from flowcoro_http.middleware import (
     BodyLimit,
     Compression,
@@ -153,20 +153,3 @@ def test_what_is_right() -> None:
     Compression(codings=())
     Deadline(0.5)
     RateLimit(1, 0.5, burst=0)
-
-
-async def handle(request: Request, call_next: CallNext) -> Response:
-    return await call_next(request)
-
-
-def test_middleware_of_ones_own() -> None:
-    Middleware("a", handle, -5)
-    with pytest.raises(TypeError, match="Middleware: handler: expected a function"):
-        Middleware("a", "handle")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="Middleware: name: expected text"):
-        Middleware(handle, handle)  # type: ignore[arg-type]
-    for order in ("1", None, NAN, True):
-        with pytest.raises(TypeError, match="Middleware: order: expected an integer"):
-            Middleware("a", handle, order)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="Deadline: order: expected an integer"):
-        Deadline(1, order="first")  # type: ignore[arg-type]

@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 __all__ = [
-    "MOST",
     "check_call",
     "check_choice",
     "check_flag",

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from flowcoro_http._checks import MOST, check_call, check_int, check_text
 from flowcoro_http._request import Request
 from flowcoro_http._response import Response
 
@@ -39,17 +38,6 @@ class Middleware:
     name: str
     handler: MiddlewareHandler = field(repr=False)
     order: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse what would fail with the first request only.
-
-        Raises:
-            TypeError: the handler cannot be called, the name is no text or the order no integer.
-        """
-        owner = type(self).__name__
-        check_text(f"{owner}: name", self.name)
-        check_call(f"{owner}: handler", self.handler, optional=False)
-        check_int(f"{owner}: order", self.order, least=-MOST)
 
 
 def chain(

@@ -92,6 +92,7 @@ class Fetcher:
         self._retrier = retrier
         self._policy = retrier.policy
         self._auth = auth
+        self._loop = pool.loop
         self._time = pool.loop.time
         self._timeout = math.inf if timeout is None else timeout
         self._connect_timeout = connect_timeout
@@ -118,14 +119,14 @@ class Fetcher:
             check_url("HttpClient: url", url)
             check_method(method)
             raise
-        if timeout is not None:
-            check_seconds("HttpClient: timeout", timeout)
         if headers is None and content is None and json is None:
             sent = target.sent.get(method) or _plain(target, method)
         else:
             sent = _own(target, method, headers, content, json)
-        seconds = self._timeout if timeout is None else timeout
+        seconds = self._timeout if timeout is None else _checked(timeout)
         deadline = self._time() + seconds
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("the client belongs to another event loop; open one on each")
         retrier = self._retrier
         retrier.note_request()
         tried = 1
@@ -226,6 +227,11 @@ class Fetcher:
             self._targets.clear()
         target = self._targets[url] = _Target(origin, where.raw_path, fields)
         return target
+
+
+def _checked(timeout: float) -> float:
+    check_seconds("HttpClient: timeout", timeout)
+    return timeout
 
 
 def _plain(target: _Target, method: str) -> _Sent:

@@ -49,6 +49,7 @@ class Sending:
         }
         if "auth" in self._options:
             check_auth(self._options["auth"])
+        _check_body(options)
         self._stream = stream
         try:
             where, user = without_user(url)
@@ -102,6 +103,15 @@ class Sending:
                 await outcome.aclose()
             await asyncio.sleep(delay)
             tried += 1
+
+
+def _check_body(options: dict[str, Any]) -> None:
+    """See that there is one body: of several httpx sends one, and says nothing."""
+    if "json" not in options and "content" not in options:
+        return
+    form = bool(options.get("data") or options.get("files"))
+    if form + (options.get("content") is not None) + (options.get("json") is not None) > 1:
+        raise ValueError("a request has content, json, or data and files, not several of these")
 
 
 def _left(deadline: float) -> float:

@@ -240,6 +240,11 @@ class _Outgoing:
             raise httpx.LocalProtocolError("the request's body is not for an asynchronous client")
         try:
             async for piece in stream:
+                # Of a number bytes() would make as many NULs.
+                if not isinstance(piece, bytes | bytearray | memoryview):
+                    raise TypeError(
+                        f"a piece of the request's body: expected bytes, not {type(piece).__name__}"
+                    )
                 full = call.write(bytes(piece))  # the same, if it is that
                 while full and not call.done:
                     await _wait(call, pool, timeout)
