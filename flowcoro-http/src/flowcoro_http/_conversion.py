@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import decimal
 import math
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from flowcoro_http._annotations import bare_type, is_list, item_type
-from flowcoro_http._parameters import PlannedParameter
 from flowcoro_http._problem import FieldError
 
-__all__ = ["BadParameter", "converter", "missing"]
+if TYPE_CHECKING:
+    from flowcoro_http._parameters import PlannedParameter
+
+__all__ = ["BadParameter", "converter", "missing", "read_text"]
 
 
 class BadParameter(Exception):  # noqa: N818 - the binder collects these; none gets further
@@ -35,28 +38,76 @@ def missing(parameter: PlannedParameter) -> BadParameter:
 
 def converter(parameter: PlannedParameter) -> Callable[[Any], Any]:
     """Make the function that converts a text, or a list of texts; raises `BadParameter`."""
-    annotation = parameter.annotation
-    if annotation is str:
+    if parameter.annotation is str:
         return _same
-
-    bare = bare_type(annotation)
-    may_be_endless = bare_type(item_type(bare) if is_list(bare) else bare) in _ENDLESS
+    read = read_text(parameter.annotation)
 
     def convert(value: Any) -> Any:
         try:
-            # Not strict: "7" is an int and "true" a bool when they come as text.
-            found = msgspec.convert(value, annotation, strict=False)
-            if may_be_endless:
-                _check_finite(found)
+            return read(value)
         except (msgspec.ValidationError, ValueError, OverflowError):
             error = FieldError(parameter.location, "not valid", parameter.expected)
             raise BadParameter(error) from None
-        return found
 
     return convert
 
 
+def read_text(annotation: Any) -> Callable[[Any], Any]:
+    """Make the function that reads a text, or a list of texts, as a type.
+
+    It raises `msgspec.ValidationError`, `ValueError` or `OverflowError`.
+    """
+    bare = bare_type(annotation)
+    several = is_list(bare)
+    item = bare_type(item_type(bare)) if several else bare
+
+    def convert(value: Any) -> Any:
+        # Not strict: "7" is a float and "true" a bool when they come as text.
+        return msgspec.convert(value, annotation, strict=False)
+
+    if item is int:
+        return _over(several, _integer, annotation)
+    if item not in _ENDLESS:
+        return convert
+
+    def convert_finite(value: Any) -> Any:
+        try:
+            found = convert(value)
+        except msgspec.ValidationError:
+            # As in a path, a number may begin with zeros.
+            found = convert(list(map(_without_zeros, value)) if several else _without_zeros(value))
+        _check_finite(found)
+        return found
+
+    return convert_finite
+
+
+# What `{name:int}` of a path takes, no more and no less (native/.../converters.hpp).
+_INTEGER = re.compile(r"-?[0-9]{1,4300}\Z")
+_ZEROS = re.compile(r"(-?)0+(?=[0-9])")
 _ENDLESS = frozenset({float, decimal.Decimal})
+
+
+def _over(several: bool, read: Callable[[str], Any], annotation: Any) -> Callable[[Any], Any]:
+    """Read each text by itself, then have msgspec check the limits and make the list."""
+
+    def convert(value: Any) -> Any:
+        return msgspec.convert(list(map(read, value)) if several else read(value), annotation)
+
+    if annotation is int:
+        return read
+    return convert
+
+
+def _integer(text: str) -> int:
+    if _INTEGER.match(text) is None:
+        raise ValueError(text)
+    return int(text)
+
+
+def _without_zeros(text: str) -> str:
+    found = _ZEROS.match(text)
+    return text if found is None else found[1] + text[found.end() :]
 
 
 def _check_finite(found: Any) -> None:
