@@ -102,6 +102,13 @@ bool is_exception(PyObject* error) noexcept {
     return PyObject_IsInstance(error, PyExc_Exception) == 1;
 }
 
+// Of a handler that the engine calls, and not by the server: recover() tells by whom, and raises
+// it if that is not the handler itself.
+bool is_own_cancellation(const ExchangeState& state, const Ref& error) noexcept {
+    return state.kind == Kind::direct && !state.cut && !state.gone &&
+           PyObject_IsInstance(error.get(), names.cancelled_error) == 1;
+}
+
 // It ended by what is no Exception.
 void break_off(Exchange& exchange, const Ref& error) noexcept {
     ExchangeState& state = exchange.state;
@@ -219,7 +226,7 @@ Exchange* make_exchange(Engine& engine, Connection& connection, const RequestHea
 Ref settle(Exchange& exchange, bool returned, const Ref& outcome) noexcept {
     ExchangeState& state = exchange.state;
     Ref next;
-    if (!returned && !is_exception(outcome.get())) {
+    if (!returned && !is_exception(outcome.get()) && !is_own_cancellation(state, outcome)) {
         break_off(exchange, outcome);
     } else {
         switch (state.kind) {

@@ -14,7 +14,15 @@ import flowcoro
 import flowcoro.reactor
 from _serving import raw, read_all, serving, settled
 from _watching import watching
-from flowcoro_http import HttpConfig, HttpError, HttpServer, Request, Response, Router
+from flowcoro_http import (
+    HttpConfig,
+    HttpError,
+    HttpServer,
+    Request,
+    RequestId,
+    Response,
+    Router,
+)
 
 Raise = Callable[[], BaseException]
 Logged = Callable[[], list[str]]
@@ -176,7 +184,31 @@ async def test_what_is_raised_before_the_headers_is_a_500(
                 messages = logged()
                 assert len(messages) == 1, what
                 is_cancelled = messages[0] == "a handler was cancelled, not by the server"
-                assert is_cancelled == ("CancelledError" in what)
+                assert is_cancelled == (make is make_asgi and "CancelledError" in what)
+                has_id = b'"request_id"' in received
+                assert has_id == (
+                    make is make_router and "GeneratorExit" not in what and "Group" not in what
+                ), what
+
+
+@pytest.mark.usefixtures("native_over")
+@pytest.mark.parametrize("turns", PAUSES)
+async def test_a_cancellation_of_its_own_is_answered_under_the_id(
+    turns: int, logged: Logged
+) -> None:
+    """As what a handler gets that awaits a task which somebody has cancelled."""
+    router = make_router(Failure(lambda: asyncio.CancelledError("by itself"), turns))
+    router.use(RequestId())
+    async with serving(router) as server:
+        for path in ("/direct", "/general"):
+            async with raw(server) as stream:
+                fields = "Host: a\r\nX-Request-Id: abc"
+                await stream.send(f"GET {path} HTTP/1.1\r\n{fields}\r\n\r\n".encode())
+                received = await read_answer(stream)
+            assert received.startswith(b"HTTP/1.1 500 ")
+            assert b"x-request-id: abc\r\n" in received
+            assert b'"request_id":"abc"' in received
+            assert logged() == [f"GET '{path}' (request abc) failed"]
 
 
 @pytest.mark.usefixtures("native_over")

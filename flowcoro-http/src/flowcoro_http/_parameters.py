@@ -28,6 +28,7 @@ from typing import Annotated, Any
 import msgspec
 
 from flowcoro.app import Named
+from flowcoro_http._agreement import are_alike, default_problem, path_problem
 from flowcoro_http._annotations import (
     SCALARS,
     bare_type,
@@ -55,6 +56,7 @@ __all__ = [
     "Plan",
     "PlannedParameter",
     "Source",
+    "check_signature",
     "make_plan",
     "read_signature",
 ]
@@ -211,7 +213,70 @@ def make_plan(
         for parameter in signature.parameters.values()
     ]
     _check_bodies(route, planned)
+    _check_names(route, template, signature, planned)
     return Plan(route.label, tuple(planned), signature.return_annotation)
+
+
+def check_signature(route: Route, template: PathTemplate, signature: inspect.Signature) -> None:
+    """Tell what is wrong with the parameters, whatever prefixes and dependencies there will be.
+
+    Args:
+        route: the route.
+        template: its path, as far as it is known.
+        signature: the handler's signature, evaluated.
+
+    Raises:
+        ParameterError: naming handler, parameter, and what is possible.
+    """
+    for parameter in signature.parameters.values():
+        where = f"{route.label}: parameter {parameter.name!r}"
+        annotation, marker, named = _unwrap(parameter.annotation, where)
+        is_of_path = isinstance(marker, Path) or (marker is None and not named)
+        alias = (marker.name if marker is not None else "") or parameter.name
+        _check_agreement(parameter, annotation, alias if is_of_path else "", template, where)
+
+
+def _check_agreement(
+    parameter: inspect.Parameter, annotation: Any, alias: str, template: PathTemplate, where: str
+) -> None:
+    """See to it that the type fits the default, and what the path takes by that name."""
+    problem = ""
+    if parameter.default is not parameter.empty:
+        problem = default_problem(annotation, parameter.default)
+    for of_path in template.parameters:
+        if not problem and of_path.name == alias and annotation is not parameter.empty:
+            problem = path_problem(of_path, annotation)
+    if problem:
+        raise ParameterError(f"{where} {problem}")
+
+
+def _check_names(
+    route: Route,
+    template: PathTemplate,
+    signature: inspect.Signature,
+    planned: Sequence[PlannedParameter],
+) -> None:
+    """Refuse a slip in a name, by which a part of the path would be asked for in the query.
+
+    A parameter of the path that nobody takes is no mistake by itself: a prefix may have it,
+    and middleware, dependencies and the request tell of it.
+    """
+    if any(p.source in {Source.REQUEST, Source.DEPENDENCY} for p in planned):
+        return
+    taken = {p.alias for p in planned if p.source is Source.PATH}
+    for parameter in planned:
+        where = f"{route.label}: parameter {parameter.name!r}"
+        _, marker, _ = _unwrap(signature.parameters[parameter.name].annotation, where)
+        if parameter.source is not Source.QUERY or marker is not None:
+            continue
+        for name in template.names:
+            alike = name not in taken and are_alike(name, parameter.name)
+            if alike and parameter.default is REQUIRED:
+                raise ParameterError(
+                    f"{where} is none of path {template.raw!r}, and nothing takes {{{name}}} of "
+                    f"it; name it {name!r}, or say with Annotated[..., Query()] that it is of the "
+                    "query"
+                )
 
 
 def _check_bodies(route: Route, planned: Sequence[PlannedParameter]) -> None:
@@ -247,6 +312,7 @@ def _plan_parameter(
 ) -> PlannedParameter:
     where = f"{route.label}: parameter {parameter.name!r}"
     annotation, marker, named = _unwrap(parameter.annotation, where)
+    _check_agreement(parameter, annotation, "", template, where)
     default = REQUIRED if parameter.default is parameter.empty else parameter.default
     bare = bare_type(annotation)
     source = _classify(parameter.name, annotation, marker, named, template, provides)
@@ -273,6 +339,8 @@ def _plan_parameter(
             f"{where}: path {template.raw!r} has no parameter {alias!r} "
             f"(it has: {', '.join(template.names) or 'none'})"
         )
+    if source is Source.PATH:
+        _check_agreement(parameter, annotation, alias, template, where)
     whole = source is Source.FORM and is_document(bare) and not is_list(bare)
     if source in _TEXTS | {Source.FORM, Source.FILE}:
         annotation = without_none(annotation)
