@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import decimal
-import enum
 import functools
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Annotated, Any, Literal, NewType, TypedDict
+from typing import Any
 
 import msgspec
 import pytest
 
 from flowcoro_http import (
-    Body,
+    BodyLimit,
     CallNext,
-    Header,
+    Compression,
     Middleware,
-    ParameterError,
-    Path,
-    Query,
+    Overload,
+    RateLimit,
     Request,
     RequestId,
     Response,
+    ResponseEncoder,
     Route,
     Router,
     StaticFiles,
@@ -32,24 +28,8 @@ from flowcoro_http import (
 from flowcoro_http.testing import client_for
 
 
-class Color(enum.Enum):
-    RED = "red"
-
-
-class Size(enum.IntEnum):
-    SMALL = 1
-
-
 class Note(msgspec.Struct):
     text: str = ""
-
-
-class Movie(TypedDict):
-    title: str
-
-
-class Thing:
-    pass
 
 
 class Callable_:  # noqa: N801 - an instance of it is a handler
@@ -359,171 +339,48 @@ def test_exception_handlers_take_two_arguments() -> None:
         Router().exception_handler(KeyError)(takes_one)  # type: ignore[type-var]
 
 
-# -- parameters ------------------------------------------------------------------------------
+# -- the rest --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("path", "annotation"),
+    ("make", "says"),
     [
-        ("/{x:uuid}", int),
-        ("/{x:uuid}", int | None),
-        ("/{x:uuid}", Annotated[float, msgspec.Meta(ge=1)]),
-        ("/{x:int}", uuid.UUID),
-        ("/{x:int}", dt.date),
-        ("/{x:int}", Color),
-        ("/{x:int}", Literal["a", "b"]),
-        ("/{x:float}", uuid.UUID),
-        ("/{x:float}", Annotated[uuid.UUID, Path()]),
-        ("/a{x:int}b", Color),
+        (lambda ask: BodyLimit(1, applies=ask), "BodyLimit: applies: expected"),
+        (lambda ask: Overload(exempt=ask), "Overload: exempt: expected"),
+        (lambda ask: RateLimit(1, key=ask), "RateLimit: key: expected"),
+        (lambda ask: Compression(skip=ask), "Compression: skip: expected"),
     ],
 )
-def test_a_converter_and_a_type_that_never_agree(path: str, annotation: Any) -> None:
-    async def handler(x: Any) -> None: ...
+def test_what_middleware_asks_of_requests(make: Callable[[Any], Any], says: str) -> None:
+    async def later(*args: Any) -> bool:
+        return False
 
-    handler.__annotations__["x"] = annotation
-    with pytest.raises(
-        ParameterError, match=r"handler\): parameter 'x' is .* of the path takes none"
-    ):
-        register(handler, path)
-
-
-def test_a_prefix_and_a_type_that_never_agree() -> None:
-    async def handler(x: int) -> None: ...
-
-    inner, outer = Router(), Router()
-    inner.get("/")(handler)
-    outer.include("/{x:uuid}", inner)
-    with pytest.raises(ParameterError, match=r"parameter 'x' is int, but \{x:uuid\} of"):
-        outer.bind()
-
-
-Number = NewType("Number", int)
+    for ask in (5, lambda: True, later):
+        with pytest.raises(TypeError, match=says):
+            make(ask)
+    make(lambda *args: True)
 
 
 @pytest.mark.parametrize(
-    ("path", "annotation"),
+    ("options", "says"),
     [
-        ("/{x:uuid}", uuid.UUID),
-        ("/{x:uuid}", str),
-        ("/{x:uuid}", int | uuid.UUID),
-        ("/{x:int}", Annotated[int, msgspec.Meta(ge=100)]),
-        ("/{x:int}", Number),
-        ("/{x:int}", float),
-        ("/{x:int}", bool),
-        ("/{x:int}", decimal.Decimal),
-        ("/{x:int}", dt.datetime),
-        ("/{x:int}", Size),
-        ("/{x:int}", Literal[5, 6]),
-        ("/{x:float}", int),
-        ("/{x:float}", decimal.Decimal),
-        ("/{x}", uuid.UUID),
-        ("/{x:path}", str),
-        ("/{y:uuid}", Annotated[int, Query("x")]),
+        ({"encode": None}, r"encoder 'x': expected `def handler\(value\)`, got None"),
+        ({"encode": lambda: b""}, "encoder 'x': expected"),
+        ({"types": [int]}, "encoder 'x': types: expected a tuple of classes"),
+        ({"types": ("int",)}, "encoder 'x': types: expected a tuple of classes"),
+        ({"content_type": None}, "encoder 'x': content_type: expected a str"),
     ],
 )
-def test_a_converter_and_a_type_that_agree(path: str, annotation: Any) -> None:
-    async def handler(x: Any) -> None: ...
-
-    handler.__annotations__["x"] = annotation
-    router = Router()
-    router.get(path)(handler)
-    router.bind()
+def test_encoders(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(TypeError, match=says):
+        ResponseEncoder(**{"name": "x", "content_type": "a/b", "encode": repr, **options})
 
 
-@pytest.mark.parametrize(
-    ("annotation", "default"),
-    [
-        (int, "a"),
-        (int, 1.5),
-        (int | None, "a"),
-        (Annotated[int, Query()], "1"),
-        (float, "1"),
-        (bool, 1),
-        (str, 5),
-        (uuid.UUID, "12345678-1234-4234-8234-123456789abc"),
-        (dt.date, "2020-01-01"),
-        (Color, "red"),
-        (Literal["a", "b"], "c"),
-        (list[int], "12"),
-        (list[int], ["a"]),
-        (list[int], 1),
-        (int | uuid.UUID, "a"),
-        (Annotated[Note, Body()], {"text": ""}),
-        (Annotated[Movie, Body()], 5),
-    ],
-)
-def test_defaults_of_another_type(annotation: Any, default: Any) -> None:
-    async def handler(x: Any = default) -> None: ...
-
-    handler.__annotations__["x"] = annotation
-    with pytest.raises(ParameterError, match=r"parameter 'x' is .*, which its default .* is not"):
-        Router().post("/")(handler)
-
-
-@pytest.mark.parametrize(
-    ("annotation", "default"),
-    [
-        (int, None),
-        (int, True),
-        (float, 1),
-        (decimal.Decimal, 0),
-        (Color, Color.RED),
-        (int, Size.SMALL),
-        (Literal["a", 5], 5),
-        (Annotated[int, msgspec.Meta(ge=1)], 0),
-        (list[str], ()),
-        (frozenset[int], {1}),
-        (dt.date, dt.datetime(2020, 1, 1, tzinfo=dt.UTC)),
-        (int | str, "a"),
-        (Annotated[Note, Body()], Note()),
-        (Annotated[Movie, Body()], {"title": ""}),
-        (Annotated[str, Header()], ""),
-        (Thing, "whatever"),
-    ],
-)
-def test_defaults_that_fit(annotation: Any, default: Any) -> None:
-    async def handler(x: Any = default) -> None: ...
-
-    handler.__annotations__["x"] = annotation
-    router = Router()
-    router.post("/")(handler)
-    router.bind()
-
-
-@pytest.mark.parametrize("marker", [Query(), Query, Header("x")])
-def test_a_marker_is_no_default(marker: Any) -> None:
-    async def handler(x: str = marker) -> None: ...
-
-    with pytest.raises(
-        ParameterError, match=r"\w+\(\) as default; .*: Annotated\[\.\.\., \w+\(\)\]"
-    ):
-        register(handler)
-
-
-@pytest.mark.parametrize(
-    ("of_path", "name"), [("user_id", "userid"), ("id", "user_id"), ("users", "user")]
-)
-def test_a_slip_in_a_name(of_path: str, name: str) -> None:
-    namespace: dict[str, Any] = {}
-    exec(f"async def handler({name}: int, page: int = 0) -> None: ...", namespace)
-    router = Router()
-    router.get(f"/{{{of_path}}}")(namespace["handler"])
-    with pytest.raises(ParameterError, match=f"'{name}' is none of path .* name it '{of_path}'"):
-        router.bind()
-
-
-def test_a_part_of_the_path_that_nobody_takes_is_no_mistake() -> None:
-    async def other(q: str) -> None: ...
-    async def optional(userid: int = 0) -> None: ...
-    async def marked(userid: Annotated[int, Query()]) -> None: ...
-    async def asking(userid: int, request: Request) -> None: ...
-    async def taking(user_id: int, id: int) -> None: ...
-    async def of_prefix(user_id: int) -> None: ...
-
-    router, inner = Router(), Router()
-    for handler in (other, optional, marked, asking):
-        router.get(f"/{handler.__name__}/{{user_id}}")(handler)
-    router.get("/taking/{user_id}/{id}")(taking)
-    inner.get("/posts/{id}")(of_prefix)
-    router.include("/{user_id}", inner)
-    router.bind()
+def test_responses() -> None:
+    for make in (Response.text, Response.html):
+        with pytest.raises(TypeError, match=f"Response.{make.__name__}: expected a str, got None"):
+            make(None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="same_site of cookie 'a': expected lax"):
+        Response().set_cookie("a", "b", same_site="no")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="expected inline or attachment, not 'x'"):
+        Response.file("a", disposition="x")  # type: ignore[arg-type]

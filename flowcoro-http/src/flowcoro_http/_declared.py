@@ -13,9 +13,11 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 __all__ = [
+    "TOKEN",
     "check_count",
     "check_handler",
     "check_path",
+    "check_question",
     "check_size",
     "check_text",
     "check_texts",
@@ -25,6 +27,9 @@ __all__ = [
 
 # `/users/<int:id>`: a client never sends those.
 _FOREIGN = re.compile(r"/(<[^/]+>)(?:/|\Z)")
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+"""What a method, and the name of a field or a cookie, is made of (RFC 9110, section 5.6.2)."""
+
 _A_PATH = "expected a path, such as '/items'"
 
 
@@ -169,6 +174,28 @@ def check_count(
         raise TypeError(f"{where}: {wanted}; {name}{signature} does not: {error}") from None
     if not plain and _is_plain(handler):
         raise TypeError(f"{where}: {wanted}; {name} is a plain function")
+
+
+def check_question(where: str, what: str, asked: object, expected: Sequence[str]) -> None:
+    """See to it that what middleware asks of each request can be asked, and answers at once.
+
+    Args:
+        where: the middleware.
+        what: its argument.
+        asked: what was given; None asks nothing.
+        expected: what it is called with.
+
+    Raises:
+        TypeError: it cannot be called with those, or gives a coroutine, which is never false.
+    """
+    if asked is None:
+        return
+    check_count(f"{where}: {what}", asked, expected, plain=True)
+    if is_asynchronous(asked):
+        raise TypeError(
+            f"{where}: {what}: expected a plain function, got the coroutine function "
+            f"{name_of(asked)}"
+        )
 
 
 def _call_of(found: object) -> Any:

@@ -150,6 +150,9 @@ class Plan:
         return [p for p in self.parameters if p.source in sources]
 
 
+# What may ask for anything that a request has.
+_ASKING = frozenset({Source.REQUEST, Source.DEPENDENCY})
+
 _MARKED = {
     Path: Source.PATH,
     Query: Source.QUERY,
@@ -212,6 +215,11 @@ def make_plan(
         _plan_parameter(parameter, route, template, provides)
         for parameter in signature.parameters.values()
     ]
+    if route.websocket and not any(p.source in _ASKING for p in planned):
+        raise ParameterError(
+            f"{route.label}: no parameter is the WebSocket, so that nobody could accept it; "
+            "add one, such as websocket: WebSocket"
+        )
     _check_bodies(route, planned)
     _check_names(route, template, signature, planned)
     return Plan(route.label, tuple(planned), signature.return_annotation)
@@ -261,7 +269,7 @@ def _check_names(
     A parameter of the path that nobody takes is no mistake by itself: a prefix may have it,
     and middleware, dependencies and the request tell of it.
     """
-    if any(p.source in {Source.REQUEST, Source.DEPENDENCY} for p in planned):
+    if any(p.source in _ASKING for p in planned):
         return
     taken = {p.alias for p in planned if p.source is Source.PATH}
     for parameter in planned:
@@ -320,8 +328,9 @@ def _plan_parameter(
         _check_request_kind(bare, route, where)
     if annotation is parameter.empty:
         if source is not Source.PATH:
+            example = _USUAL.get(parameter.name, "str")
             raise ParameterError(
-                f"{where} has no type; annotate it, for example {parameter.name}: str"
+                f"{where} has no type; annotate it, for example {parameter.name}: {example}"
             )
         annotation = str
     if source is None:
@@ -358,6 +367,14 @@ def _plan_parameter(
     )
 
 
+# What they are for who comes from other frameworks.
+_USUAL = {
+    "request": "Request",
+    "req": "Request",
+    "websocket": "WebSocket",
+    "socket": "WebSocket",
+    "ws": "WebSocket",
+}
 _SEVERAL = frozenset({Source.QUERY, Source.HEADER, Source.FORM, Source.FILE})
 _TEXTS = frozenset({Source.PATH, Source.QUERY, Source.HEADER, Source.COOKIE})
 
@@ -437,9 +454,12 @@ def _unwrap(annotation: Any, where: str) -> tuple[Any, Marker | None, bool]:
 
 def _check_text_type(annotation: Any, source: Source, where: str) -> None:
     bare = bare_type(annotation)
-    if is_scalar(bare):
-        return
-    if source in _SEVERAL and is_list(bare) and is_scalar(item_type(bare)):
+    several = source in _SEVERAL and is_list(bare) and is_scalar(item_type(bare))
+    if several or is_scalar(bare):
+        try:
+            msgspec.json.Decoder(annotation)  # such as a least length of an int
+        except TypeError as error:
+            raise ParameterError(f"{where} has no such limits: {error}") from error
         return
     lists = " or a list of those" if source in _SEVERAL else ""
     if source is Source.FORM:

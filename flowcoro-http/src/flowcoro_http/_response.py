@@ -86,12 +86,24 @@ class Response:
 
     @classmethod
     def text(cls, text: str, *, status: int = 200, headers: HeaderSource = ()) -> Response:
-        """Answer with plain text."""
+        """Answer with plain text.
+
+        Raises:
+            TypeError: it is no text.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"Response.text: expected a str, got {text!r:.100}")
         return cls(text, status=status, headers=headers, content_type=TEXT)
 
     @classmethod
     def html(cls, text: str, *, status: int = 200, headers: HeaderSource = ()) -> Response:
-        """Answer with HTML. The text is not escaped."""
+        """Answer with HTML. The text is not escaped.
+
+        Raises:
+            TypeError: it is no text.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"Response.html: expected a str, got {text!r:.100}")
         return cls(text, status=status, headers=headers, content_type=HTML)
 
     @classmethod
@@ -199,7 +211,12 @@ class Response:
                 when None.
             status: the status code; conditions and ranges need 200.
             headers: header fields; an `ETag` and a `Last-Modified` of yours win.
+
+        Raises:
+            ValueError: there is no such `disposition`.
         """
+        if disposition not in {"inline", "attachment"}:
+            raise ValueError(f"Response.file: expected inline or attachment, not {disposition!r}")
         response = cls(FileBody(path), status=status, headers=headers)
         if content_type is None and "content-type" not in response.headers:
             content_type = content_type_of(filename or os.fspath(path))
@@ -244,6 +261,8 @@ class Response:
         Raises:
             ValueError: a part has characters that a cookie cannot hold.
         """
+        if same_site not in {"lax", "strict", "none"}:
+            raise ValueError(f"same_site of cookie {name!r}: expected lax, strict or none")
         if not _COOKIE_NAME.match(name):
             raise ValueError(f"cookie name {name!r} is not a token")
         if not _COOKIE_VALUE.match(value):

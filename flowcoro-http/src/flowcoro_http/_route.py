@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flowcoro_http._declared import (
+    TOKEN,
     check_handler,
     check_path,
     check_size,
@@ -19,8 +19,6 @@ from flowcoro_http._routing import ANY_METHOD, WEBSOCKET
 from flowcoro_http._types import Handler
 
 __all__ = ["Route"]
-
-_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +110,6 @@ def _methods(where: str, given: Sequence[str]) -> tuple[str, ...]:
     for method in methods:
         if method == WEBSOCKET:
             raise ValueError(f"{where}: {method} is no method; use Router.websocket")
-        if method == ANY_METHOD or not _METHOD.match(method):
+        if method == ANY_METHOD or not TOKEN.match(method):
             raise ValueError(f"{where}: {method!r} is no method; name each, such as 'GET'")
     return methods

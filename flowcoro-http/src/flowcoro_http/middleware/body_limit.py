@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from flowcoro_http._declared import check_question
 from flowcoro_http._middleware import CallNext, Middleware
 from flowcoro_http._request import Request
 from flowcoro_http._response import Response
@@ -23,6 +24,7 @@ class BodyLimit(Middleware):
         order: where it stands.
 
     Raises:
+        TypeError: `applies` is no plain function of a request.
         ValueError: `max_bytes` is negative.
     """
 
@@ -36,6 +38,7 @@ class BodyLimit(Middleware):
         if max_bytes < 0:
             raise ValueError(f"max_bytes must not be negative: {max_bytes}")
         super().__init__("body-limit", self._handle, order)
+        check_question("BodyLimit", "applies", applies, ("request",))
         self._max_bytes = max_bytes
         self._applies = applies
 

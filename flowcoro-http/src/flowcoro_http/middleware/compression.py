@@ -14,6 +14,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 
 import anyio.to_thread
 
+from flowcoro_http._declared import check_question
 from flowcoro_http._middleware import CallNext, Middleware
 from flowcoro_http._request import Request
 from flowcoro_http._response import Response
@@ -73,6 +74,7 @@ class Compression(Middleware):
         order: where it stands.
 
     Raises:
+        TypeError: `skip` is no plain function of request and response.
         ValueError: a coding is not known, or a level out of range.
     """
 
@@ -88,6 +90,7 @@ class Compression(Middleware):
         order: int = -300,
     ) -> None:
         super().__init__("compression", self._handle, order)
+        check_question("Compression", "skip", skip, ("request", "response"))
         levels = {
             "gzip": (gzip_level, 1, 9),
             "br": (brotli_quality, 0, 11),

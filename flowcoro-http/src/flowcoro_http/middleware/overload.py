@@ -27,6 +27,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
+from flowcoro_http._declared import check_question
 from flowcoro_http._middleware import CallNext, Middleware
 from flowcoro_http._problem import HttpError
 from flowcoro_http._request import Request
@@ -67,6 +68,7 @@ class Overload(Middleware):
         refused: how many were refused so far.
 
     Raises:
+        TypeError: `exempt` is no plain function of a request.
         ValueError: a number makes no sense.
     """
 
@@ -85,6 +87,7 @@ class Overload(Middleware):
         order: int = -600,
     ) -> None:
         super().__init__("overload", self._handle, order)
+        check_question("Overload", "exempt", exempt, ("request",))
         if not 0 < target <= interval < math.inf or latency < 0:
             raise ValueError("target must be positive and at most interval, latency not negative")
         if not 1 <= min_limit <= initial_limit <= max_limit or max_waiting < 0:

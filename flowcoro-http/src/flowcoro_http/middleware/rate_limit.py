@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import anyio
 
+from flowcoro_http._declared import check_question
 from flowcoro_http._middleware import CallNext, Middleware
 from flowcoro_http._problem import HttpError
 from flowcoro_http._request import Request
@@ -60,6 +61,7 @@ class RateLimit(Middleware):
         order: where it stands.
 
     Raises:
+        TypeError: `key` is no plain function of a request.
         ValueError: a number is not positive, or the name not of printable ASCII.
     """
 
@@ -75,6 +77,7 @@ class RateLimit(Middleware):
         order: int = -700,
     ) -> None:
         super().__init__(f"rate-limit-{name}", self._handle, order)
+        check_question("RateLimit", "key", key, ("request",))
         if limit < 1 or not 0 < per < math.inf or burst < 0 or max_keys < 1:
             raise ValueError("limit, per and max_keys must be positive, and burst not negative")
         if not (name.isascii() and name.isprintable()) or set(name) & set('"\\'):
