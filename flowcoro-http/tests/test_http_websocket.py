@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
@@ -113,6 +114,8 @@ async def test_bad_messages_close_with_their_code(
     ("error", "accepted", "outcome", "logged"),
     [
         (RuntimeError("secret"), True, 1011, True),
+        (asyncio.CancelledError(), True, 1011, True),
+        (asyncio.CancelledError(), False, 500, True),
         (HttpError(403), True, 1008, False),
         (HttpError(503), True, 1011, False),
         (EndOfStream(), True, 1000, False),
@@ -124,7 +127,7 @@ async def test_bad_messages_close_with_their_code(
     ],
 )
 async def test_how_handlers_end(
-    error: Exception | None,
+    error: BaseException | None,
     accepted: bool,
     outcome: int,
     logged: bool,

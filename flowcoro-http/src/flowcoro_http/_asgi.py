@@ -36,7 +36,7 @@ from flowcoro_http._request import Request, RequestHead
 from flowcoro_http._response import Response, as_response, problem_response, render, settle
 from flowcoro_http._route import Route
 from flowcoro_http._routing import WEBSOCKET, MalformedPathError, Match, RouteTable
-from flowcoro_http._sending import label_of, send_response
+from flowcoro_http._sending import UnsendableError, label_of, send_response
 from flowcoro_http._types import ASGIApp, Handler, Receive, Scope, Send
 from flowcoro_http._urls import RouteUrls
 from flowcoro_http._websocket import InvalidMessageError, WebSocket
@@ -49,6 +49,8 @@ ErrorHandler: TypeAlias = Callable[[Request, Any], Any]
 """Turns an exception into what a handler could have returned."""
 
 _CLIENT_CLOSED = 499
+# Of the server, of the event loop, of the interpreter: not a handler's failure.
+_PASSING = (Exception, asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
 _INTERNAL, _POLICY, _NORMAL = 1011, 1008, 1000
 
 
@@ -210,9 +212,10 @@ class Application:
         """Answer with what becomes of an error that an endpoint's handler has raised."""
         if isinstance(error, asyncio.CancelledError):
             error = own_cancellation(error)
-        elif not isinstance(error, Exception):
-            raise error
         request, _ = self._request(exchange)
+        if not isinstance(error, Exception):
+            await _apologize(request, error)
+            raise error
         request.routing.endpoint = endpoint
         await self._conclude(request, self._failed(request, error))
 
@@ -239,7 +242,12 @@ class Application:
 
     async def _conclude(self, request: Request, answer: Awaitable[Response]) -> None:
         try:
-            await self._finish(request, await answer)
+            try:
+                response = await answer
+            except BaseException as error:
+                await _apologize(request, error)
+                raise
+            await self._finish(request, response)
         finally:
             if request.routing.cleanup is not None:
                 await request.routing.cleanup.aclose()
@@ -340,7 +348,10 @@ class Application:
         if response.status == _CLIENT_CLOSED:
             return
         with contextlib.suppress(OSError):  # the client has gone; nobody is left to tell
-            await send_response(request, response)
+            try:
+                await send_response(request, response)
+            except UnsendableError as error:
+                await send_response(request, _default_response(request, error))
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         limits = self._limits
@@ -388,6 +399,15 @@ def _attach(request: RequestHead, endpoint: Endpoint, found: Match[Any]) -> None
         request.max_body_bytes = endpoint.limits.max_body_bytes
 
 
+async def _apologize(request: Request, error: BaseException) -> None:
+    """Answer before what is no Exception goes on to whoever logs it, who then sees the id."""
+    if isinstance(error, _PASSING):
+        return
+    error.add_note(f"while {label_of(request)} (request {request.id}) was answered")
+    with contextlib.suppress(OSError):
+        await send_response(request, _failure(request))
+
+
 def _single(error: Exception) -> Exception:
     """Take the one error out of the groups that task groups wrap it in."""
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
@@ -405,6 +425,10 @@ def _default_response(request: Request, error: Exception) -> Response:
         logger.warning("%s (request %s) took too long", label_of(request), request.id)
         return problem_response(Problem(504, detail="the request took too long"))
     logger.error("%s (request %s) failed", label_of(request), request.id, exc_info=error)
+    return _failure(request)
+
+
+def _failure(request: Request) -> Response:
     problem = Problem(
         500,
         detail="the server failed; its log tells more under this request id",
@@ -424,7 +448,9 @@ async def _converse(socket: WebSocket, endpoint: Endpoint) -> None:
     try:
         await endpoint.call(socket)
         await socket.close()
-    except Exception as raised:  # noqa: BLE001 - logged in _close_for
+    except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - logged in _close_for
+        if isinstance(raised, asyncio.CancelledError):
+            raised = own_cancellation(raised)
         error = _single(raised)
         with contextlib.suppress(anyio.BrokenResourceError):
             await _close_for(socket, error)

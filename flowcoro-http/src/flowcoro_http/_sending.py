@@ -12,9 +12,13 @@ from flowcoro_http._request import Request, RequestHead
 from flowcoro_http._response import Response
 from flowcoro_http._routing import WEBSOCKET
 
-__all__ = ["label_of", "send_response"]
+__all__ = ["UnsendableError", "label_of", "send_response"]
 
 logger = logging.getLogger("flowcoro.http")
+
+
+class UnsendableError(Exception):
+    """A response has a status or a header field that cannot be sent; nothing was."""
 
 
 def label_of(request: RequestHead) -> str:
@@ -29,14 +33,21 @@ async def send_response(request: Request, response: Response) -> None:
 
     Raises:
         OSError: the client has gone.
+        UnsendableError: its status or a field of it is none.
     """
     exchange, body = request.exchange, response.body
     if isinstance(body, bytes):
-        await exchange.respond(response.status, response.headers.raw, body)
+        try:
+            await exchange.respond(response.status, response.headers.raw, body)
+        except (TypeError, ValueError) as error:
+            raise _unsendable(response, error) from error
         return
     close: Callable[[], Awaitable[None]] | None = getattr(body, "aclose", None)
     try:
-        await exchange.start(response.status, response.headers.raw)
+        try:
+            await exchange.start(response.status, response.headers.raw)
+        except (TypeError, ValueError) as error:
+            raise _unsendable(response, error) from error
         if response.status in {204, 304} or request.method == "HEAD":
             await exchange.end()
         elif exchange.cancels:
@@ -50,6 +61,10 @@ async def send_response(request: Request, response: Response) -> None:
         if close is not None:
             with anyio.CancelScope(shield=True):
                 await close()
+
+
+def _unsendable(response: Response, error: Exception) -> UnsendableError:
+    return UnsendableError(f"a response of status {response.status!r} cannot be sent: {error}")
 
 
 async def _cancel_when_gone(request: Request, scope: anyio.CancelScope) -> None:
