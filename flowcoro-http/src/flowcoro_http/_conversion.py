@@ -60,43 +60,23 @@ def read_text(annotation: Any) -> Callable[[Any], Any]:
     bare = bare_type(annotation)
     several = is_list(bare)
     item = bare_type(item_type(bare)) if several else bare
+    if item is int:
+        return _integers(annotation) if several else _integer_of(annotation)
+    if item in _ENDLESS:
+        return _numbers(annotation) if several else _number(annotation)
 
     def convert(value: Any) -> Any:
-        # Not strict: "7" is a float and "true" a bool when they come as text.
+        # Not strict: "true" is a bool when it comes as text.
         return msgspec.convert(value, annotation, strict=False)
 
-    if item is int:
-        return _over(several, _integer, annotation)
-    if item not in _ENDLESS:
-        return convert
-
-    def convert_finite(value: Any) -> Any:
-        try:
-            found = convert(value)
-        except msgspec.ValidationError:
-            # As in a path, a number may begin with zeros.
-            found = convert(list(map(_without_zeros, value)) if several else _without_zeros(value))
-        _check_finite(found)
-        return found
-
-    return convert_finite
+    return convert
 
 
 # What `{name:int}` of a path takes, no more and no less (native/.../converters.hpp).
 _INTEGER = re.compile(r"-?[0-9]{1,4300}\Z")
+_INTEGERS = re.compile(r"-?[0-9]{1,4300}(?:,-?[0-9]{1,4300})*\Z")
 _ZEROS = re.compile(r"(-?)0+(?=[0-9])")
 _ENDLESS = frozenset({float, decimal.Decimal})
-
-
-def _over(several: bool, read: Callable[[str], Any], annotation: Any) -> Callable[[Any], Any]:
-    """Read each text by itself, then have msgspec check the limits and make the list."""
-
-    def convert(value: Any) -> Any:
-        return msgspec.convert(list(map(read, value)) if several else read(value), annotation)
-
-    if annotation is int:
-        return read
-    return convert
 
 
 def _integer(text: str) -> int:
@@ -105,16 +85,54 @@ def _integer(text: str) -> int:
     return int(text)
 
 
+def _integer_of(annotation: Any) -> Callable[[Any], Any]:
+    if annotation is int:
+        return _integer
+    # msgspec sees to limits.
+    return lambda text: msgspec.convert(_integer(text), annotation)
+
+
+def _integers(annotation: Any) -> Callable[[Any], Any]:
+    def convert(texts: Any) -> Any:
+        # One look at all of them; what has a comma itself is no integer for `int`.
+        if _INTEGERS.match(",".join(texts)) is None:
+            raise ValueError(texts)
+        return msgspec.convert(list(map(int, texts)), annotation)
+
+    return convert
+
+
+def _number(annotation: Any) -> Callable[[Any], Any]:
+    def convert(text: Any) -> Any:
+        try:
+            found = msgspec.convert(text, annotation, strict=False)
+        except msgspec.ValidationError:
+            found = msgspec.convert(_without_zeros(text), annotation, strict=False)
+        # JSON has no numbers for others, nor has a float: `int` of it would take all memory.
+        if not math.isfinite(found):
+            raise ValueError(found)
+        return found
+
+    return convert
+
+
+def _numbers(annotation: Any) -> Callable[[Any], Any]:
+    def convert(texts: Any) -> Any:
+        try:
+            found = msgspec.convert(texts, annotation, strict=False)
+        except msgspec.ValidationError:
+            found = msgspec.convert(list(map(_without_zeros, texts)), annotation, strict=False)
+        if not all(map(math.isfinite, found)):
+            raise ValueError(found)
+        return found
+
+    return convert
+
+
 def _without_zeros(text: str) -> str:
+    """Return a number as JSON writes it, where a path may have zeros before it."""
     found = _ZEROS.match(text)
     return text if found is None else found[1] + text[found.end() :]
-
-
-def _check_finite(found: Any) -> None:
-    """Refuse what JSON has no numbers for, and no float: `int` of it would take all memory."""
-    numbers = [found] if isinstance(found, float | decimal.Decimal) else found
-    if not all(map(math.isfinite, numbers)):
-        raise ValueError(found)
 
 
 def _same(value: Any) -> Any:

@@ -215,12 +215,12 @@ def make_plan(
         _plan_parameter(parameter, route, template, provides)
         for parameter in signature.parameters.values()
     ]
+    _check_bodies(route, planned)
     if route.websocket and not any(p.source in _ASKING for p in planned):
         raise ParameterError(
             f"{route.label}: no parameter is the WebSocket, so that nobody could accept it; "
             "add one, such as websocket: WebSocket"
         )
-    _check_bodies(route, planned)
     _check_names(route, template, signature, planned)
     return Plan(route.label, tuple(planned), signature.return_annotation)
 
