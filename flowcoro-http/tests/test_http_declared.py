@@ -13,8 +13,11 @@ from flowcoro_http import (
     BodyLimit,
     CallNext,
     Compression,
+    Cors,
+    Limits,
     Middleware,
     Overload,
+    ParameterError,
     RateLimit,
     Request,
     RequestId,
@@ -22,6 +25,7 @@ from flowcoro_http import (
     ResponseEncoder,
     Route,
     Router,
+    Sessions,
     StaticFiles,
     WebSocket,
 )
@@ -173,8 +177,8 @@ def test_paths_of_other_frameworks(path: str, says: str) -> None:
         ({"status": "201"}, TypeError, "route '/': status: expected an int, got '201'"),
         ({"status": 200.0}, TypeError, r"route '/': status: expected an int, got 200\.0"),
         ({"max_body_bytes": -1}, ValueError, "max_body_bytes: expected 0 or more bytes, got -1"),
-        ({"max_body_bytes": 1.5}, TypeError, "expected a number of bytes or None"),
-        ({"max_body_bytes": True}, TypeError, "expected a number of bytes or None"),
+        ({"max_body_bytes": 1.5}, TypeError, "expected a whole number of bytes"),
+        ({"max_body_bytes": True}, TypeError, "expected a whole number of bytes"),
         ({"tags": "users"}, TypeError, "route '/': tags: expected a list of str, got 'users'"),
         ({"tags": [1]}, TypeError, "route '/': tags: expected a str, got 1"),
         ({"name": 5}, TypeError, "route '/': name: expected a str, got 5"),
@@ -195,7 +199,11 @@ def test_methods_that_are_none(method: str) -> None:
     ("settings", "error", "says"),
     [
         ({"max_body_bytes": -1}, ValueError, "Router: max_body_bytes: expected 0 or more bytes"),
-        ({"max_body_bytes": "1"}, TypeError, "Router: max_body_bytes: expected a number of bytes"),
+        (
+            {"max_body_bytes": "1"},
+            TypeError,
+            "Router: max_body_bytes: expected a whole",
+        ),
         ({"tags": "users"}, TypeError, "Router: tags: expected a list of str, got 'users'"),
         ({"title": None}, TypeError, "Router: title: expected a str, got None"),
         ({"version": 1}, TypeError, "Router: version: expected a str, got 1"),
@@ -384,3 +392,32 @@ def test_responses() -> None:
         Response().set_cookie("a", "b", same_site="no")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="expected inline or attachment, not 'x'"):
         Response.file("a", disposition="x")  # type: ignore[arg-type]
+
+
+def test_settings_of_middleware() -> None:
+    for make, says in [
+        (lambda: Cors(["https://a.example"], methods="GET"), "Cors: methods: expected a list of"),
+        (lambda: Cors(["https://a.example"], headers="x-a"), "Cors: headers: expected a list of"),
+        (
+            lambda: Compression(codings="gzip"),
+            "Compression: codings: expected a list of str, got 'gzip'",
+        ),
+        (lambda: Compression(minimum_bytes=-1), "Compression: minimum_bytes: expected 0 or more"),
+        (lambda: Overload(retry_after="1"), "Overload: retry_after: expected a whole number"),  # type: ignore[arg-type]
+        (lambda: BodyLimit(1.5), "BodyLimit: max_bytes: expected a whole number of bytes, got 1.5"),  # type: ignore[arg-type]
+        (lambda: Sessions(["x" * 32], max_age=-1), "Sessions: max_age: expected 0 or more seconds"),
+        (lambda: Limits(max_body_bytes=-1), "Limits: max_body_bytes: expected 0 or more bytes"),
+        (lambda: Limits(body_timeout="1"), "Limits: body_timeout: expected seconds, got '1'"),  # type: ignore[arg-type]
+        (lambda: Limits(request_timeout=-1), "Limits: request_timeout: expected 0 or more"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=says):
+            make()
+
+
+def test_a_method_of_no_instance() -> None:
+    class Views:
+        async def show(self) -> None: ...
+
+    with pytest.raises(ParameterError, match="'self' is of no instance; register an instance's"):
+        Router().get("/")(Views.show)
+    Router().get("/")(Views().show)

@@ -21,6 +21,7 @@ __all__ = [
     "check_size",
     "check_text",
     "check_texts",
+    "check_whole",
     "is_asynchronous",
     "name_of",
 ]
@@ -98,12 +99,21 @@ def check_size(where: str, what: str, value: object) -> None:
         TypeError: it is no whole number.
         ValueError: it is negative.
     """
-    if value is None:
-        return
+    if value is not None:
+        check_whole(where, what, value, "bytes")
+
+
+def check_whole(where: str, what: str, value: object, unit: str) -> None:
+    """See to it that a setting is a whole number, and not negative.
+
+    Raises:
+        TypeError: it is no whole number.
+        ValueError: it is negative.
+    """
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{where}: {what}: expected a number of bytes or None, got {value!r}")
+        raise TypeError(f"{where}: {what}: expected a whole number of {unit}, got {value!r}")
     if value < 0:
-        raise ValueError(f"{where}: {what}: expected 0 or more bytes, got {value}")
+        raise ValueError(f"{where}: {what}: expected 0 or more {unit}, got {value}")
 
 
 def check_handler(where: str, handler: object, *, websocket: bool = False) -> None:

@@ -238,6 +238,8 @@ def check_signature(route: Route, template: PathTemplate, signature: inspect.Sig
     """
     for parameter in signature.parameters.values():
         where = f"{route.label}: parameter {parameter.name!r}"
+        if parameter.name in {"self", "cls"} and parameter.annotation is parameter.empty:
+            raise ParameterError(f"{where} is of no instance; register an instance's method")
         annotation, marker, named = _unwrap(parameter.annotation, where)
         is_of_path = isinstance(marker, Path) or (marker is None and not named)
         alias = (marker.name if marker is not None else "") or parameter.name

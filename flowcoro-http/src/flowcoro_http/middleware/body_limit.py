@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from flowcoro_http._declared import check_question
+from flowcoro_http._declared import check_question, check_whole
 from flowcoro_http._middleware import CallNext, Middleware
 from flowcoro_http._request import Request
 from flowcoro_http._response import Response
@@ -35,8 +35,7 @@ class BodyLimit(Middleware):
         applies: Callable[[Request], bool] | None = None,
         order: int = -400,
     ) -> None:
-        if max_bytes < 0:
-            raise ValueError(f"max_bytes must not be negative: {max_bytes}")
+        check_whole("BodyLimit", "max_bytes", max_bytes, "bytes")
         super().__init__("body-limit", self._handle, order)
         check_question("BodyLimit", "applies", applies, ("request",))
         self._max_bytes = max_bytes

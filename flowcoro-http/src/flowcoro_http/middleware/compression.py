@@ -14,7 +14,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 
 import anyio.to_thread
 
-from flowcoro_http._declared import check_question
+from flowcoro_http._declared import check_question, check_texts, check_whole
 from flowcoro_http._middleware import CallNext, Middleware
 from flowcoro_http._request import Request
 from flowcoro_http._response import Response
@@ -91,6 +91,8 @@ class Compression(Middleware):
     ) -> None:
         super().__init__("compression", self._handle, order)
         check_question("Compression", "skip", skip, ("request", "response"))
+        check_texts("Compression", "codings", codings)
+        check_whole("Compression", "minimum_bytes", minimum_bytes, "bytes")
         levels = {
             "gzip": (gzip_level, 1, 9),
             "br": (brotli_quality, 0, 11),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
+from flowcoro_http._declared import check_texts
 from flowcoro_http._middleware import CallNext, Middleware
 from flowcoro_http._request import Request
 from flowcoro_http._response import Response
@@ -60,6 +61,8 @@ class Cors(Middleware):
         super().__init__("cors", self._handle, order)
         if isinstance(origins, str):
             raise TypeError("origins: expected several, such as ['https://app.example']")
+        for what, texts in (("methods", methods), ("headers", headers), ("expose", expose)):
+            check_texts("Cors", what, texts)
         self._everyone = "*" in origins
         if self._everyone and credentials:
             raise ValueError("credentials for every origin: name the origins that may have them")

@@ -27,7 +27,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from flowcoro_http._declared import check_question
+from flowcoro_http._declared import check_question, check_whole
 from flowcoro_http._middleware import CallNext, Middleware
 from flowcoro_http._problem import HttpError
 from flowcoro_http._request import Request
@@ -92,6 +92,7 @@ class Overload(Middleware):
             raise ValueError("target must be positive and at most interval, latency not negative")
         if not 1 <= min_limit <= initial_limit <= max_limit or max_waiting < 0:
             raise ValueError("expected 1 <= min_limit <= initial_limit <= max_limit")
+        check_whole("Overload", "retry_after", retry_after, "seconds")
         self._here = _Here(
             partial(_Limit, target, interval, latency, min_limit, max_limit, initial_limit),
             partial(_Queue, target, interval, max_waiting),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from flowcoro_http._declared import check_whole
 from flowcoro_http._middleware import CallNext, Middleware
 from flowcoro_http._request import Request, RequestHead
 from flowcoro_http._response import Response
@@ -146,6 +147,8 @@ class Sessions(Middleware):
         super().__init__("sessions", self._handle, order)
         if same_site == "none" and not secure:
             raise ValueError("browsers take same_site 'none' only with secure")
+        check_whole("Sessions", "max_age", max_age, "seconds")
+        check_whole("Sessions", "refresh_after", refresh_after, "seconds")
         self._serializer = _serializer(keys, cookie)
         self._cookie = cookie
         self._max_age = max_age
