@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 __all__ = [
-    "check_call",
     "check_choice",
     "check_flag",
     "check_int",
@@ -152,17 +151,6 @@ def check_choice(field: str, value: object, choices: Iterable[str]) -> None:
     if value not in known:
         *most, last = map(repr, known)
         raise ValueError(f"{field}: expected {', '.join(most)} or {last}, not {shown_value(value)}")
-
-
-def check_call(field: str, value: object, *, optional: bool = True) -> None:
-    """See that a value can be called.
-
-    Raises:
-        TypeError: it cannot.
-    """
-    if not (callable(value) or (optional and value is None)):
-        none = ", or None" if optional else ""
-        raise TypeError(f"{field}: expected a function{none}, not {shown_value(value)}")
 
 
 def shown_value(value: object) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from flowcoro_http._checks import check_call, check_int
+from flowcoro_http._checks import check_int
+from flowcoro_http._declared import check_question
 from flowcoro_http._middleware import CallNext, Middleware
 from flowcoro_http._request import Request
 from flowcoro_http._response import Response
@@ -36,8 +37,8 @@ class BodyLimit(Middleware):
         order: int = -400,
     ) -> None:
         check_int("BodyLimit: max_bytes", max_bytes)
-        check_call("BodyLimit: applies", applies)
         super().__init__("body-limit", self._handle, order)
+        check_question("BodyLimit", "applies", applies, ("request",))
         self._max_bytes = max_bytes
         self._applies = applies
 

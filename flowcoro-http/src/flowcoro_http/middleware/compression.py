@@ -14,7 +14,8 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 
 import anyio.to_thread
 
-from flowcoro_http._checks import check_call, check_int, check_texts
+from flowcoro_http._checks import check_int, check_texts
+from flowcoro_http._declared import check_question
 from flowcoro_http._middleware import CallNext, Middleware
 from flowcoro_http._request import Request
 from flowcoro_http._response import Response
@@ -95,7 +96,7 @@ class Compression(Middleware):
         check_int("Compression: gzip_level", gzip_level, least=1, most=9)
         check_int("Compression: brotli_quality", brotli_quality, most=11)
         check_int("Compression: zstd_level", zstd_level, least=1, most=19)
-        check_call("Compression: skip", skip)
+        check_question("Compression", "skip", skip, ("request", "response"))
         levels = {"gzip": gzip_level, "br": brotli_quality, "zstd": zstd_level}
         self._codings: dict[str, Coding] = {}
         for name in codings:

@@ -27,7 +27,8 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from flowcoro_http._checks import check_call, check_int, check_seconds
+from flowcoro_http._checks import check_int, check_seconds
+from flowcoro_http._declared import check_question
 from flowcoro_http._middleware import CallNext, Middleware
 from flowcoro_http._problem import HttpError
 from flowcoro_http._request import Request
@@ -104,7 +105,7 @@ class Overload(Middleware):
             )
         check_int("Overload: max_waiting", max_waiting)
         check_int("Overload: retry_after", retry_after)
-        check_call("Overload: exempt", exempt)
+        check_question("Overload", "exempt", exempt, ("request",))
         self._here = _Here(
             partial(_Limit, target, interval, latency, min_limit, max_limit, initial_limit),
             partial(_Queue, target, interval, max_waiting),

@@ -17,7 +17,8 @@ from collections.abc import Callable
 
 import anyio
 
-from flowcoro_http._checks import check_call, check_int, check_seconds, check_text
+from flowcoro_http._checks import check_int, check_seconds, check_text
+from flowcoro_http._declared import check_question
 from flowcoro_http._middleware import CallNext, Middleware
 from flowcoro_http._problem import HttpError
 from flowcoro_http._request import Request
@@ -80,7 +81,9 @@ class RateLimit(Middleware):
         check_int("RateLimit: limit", limit, least=1)
         check_seconds("RateLimit: per", per, positive=True, finite=True)
         check_int("RateLimit: burst", burst)
-        check_call("RateLimit: key", key, optional=False)
+        if key is None:
+            raise TypeError("RateLimit: key: expected a function, not None")
+        check_question("RateLimit", "key", key, ("request",))
         check_int("RateLimit: max_keys", max_keys, least=1)
         check_text("RateLimit: name", name)
         if not (name.isascii() and name.isprintable()) or set(name) & set('"\\'):
