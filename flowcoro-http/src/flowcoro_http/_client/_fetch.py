@@ -123,12 +123,9 @@ class Fetcher:
             sent = target.sent.get(method) or _plain(target, method)
         else:
             sent = _own(target, method, headers, content, json)
-        seconds = self._timeout if timeout is None else _checked(timeout)
+        seconds = self._begin(timeout)
         deadline = self._time() + seconds
-        if asyncio.get_running_loop() is not self._loop:
-            raise RuntimeError("the client belongs to another event loop; open one on each")
         retrier = self._retrier
-        retrier.note_request()
         tried = 1
         while True:
             outcome: FetchResponse | httpx.TransportError
@@ -153,6 +150,15 @@ class Fetcher:
             log_retry(method, url, delay, outcome)
             await asyncio.sleep(delay)
             tried += 1
+
+    def _begin(self, timeout: float | None) -> float:
+        """Note that a request begins, and return how many seconds it has."""
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("the client belongs to another event loop; open one on each")
+        if timeout is not None:
+            check_seconds("HttpClient: timeout", timeout)
+        self._retrier.note_request()
+        return self._timeout if timeout is None else timeout
 
     def _finished(self, response: FetchResponse) -> FetchResponse:
         return decoded(response, self._max_body) if response.coded else response
@@ -227,11 +233,6 @@ class Fetcher:
             self._targets.clear()
         target = self._targets[url] = _Target(origin, where.raw_path, fields)
         return target
-
-
-def _checked(timeout: float) -> float:
-    check_seconds("HttpClient: timeout", timeout)
-    return timeout
 
 
 def _plain(target: _Target, method: str) -> _Sent:
