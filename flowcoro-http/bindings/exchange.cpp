@@ -116,6 +116,12 @@ void report_end(const ExchangeState& state, const Ref& error) noexcept {
     }
 }
 
+// Of a handler that the engine calls: recover() answers what can be answered, and raises the rest.
+bool is_answerable(const ExchangeState& state, const Ref& error) noexcept {
+    return state.kind == Kind::direct && !state.cut && !state.gone && !ends_process(error.get()) &&
+           PyErr_GivenExceptionMatches(error.get(), PyExc_GeneratorExit) == 0;
+}
+
 // It ended by what is no Exception.
 void break_off(Exchange& exchange, const Ref& error) noexcept {
     ExchangeState& state = exchange.state;
@@ -237,7 +243,7 @@ Exchange* make_exchange(Engine& engine, Connection& connection, const RequestHea
 Ref settle(Exchange& exchange, bool returned, const Ref& outcome) noexcept {
     ExchangeState& state = exchange.state;
     Ref next;
-    if (!returned && !is_exception(outcome.get())) {
+    if (!returned && !is_exception(outcome.get()) && !is_answerable(state, outcome)) {
         break_off(exchange, outcome);
     } else {
         switch (state.kind) {

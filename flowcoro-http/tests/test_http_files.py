@@ -164,6 +164,14 @@ async def test_what_is_not_there(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     assert "has no positions" in caplog.text
 
 
+async def test_what_is_no_regular_file_is_not_read(caplog: pytest.LogCaptureFixture) -> None:
+    for path in ("/dev/zero", "/dev/null"):
+        async with client_for(file_router(Path(path))) as client:
+            for _ in range(2):
+                assert (await client.get("/")).status_code == 500
+        assert f"expected a regular file: '{path}'" in caplog.text
+
+
 async def test_middleware_and_error_handlers_may_answer_with_files(path: Path) -> None:
     router = Router(openapi=None)
     seen: list[tuple[int, bool]] = []

@@ -318,10 +318,13 @@ async def file(a: UploadFile) -> None: ...
     ],
 )
 def test_mistakes_are_found_when_routes_are_bound(handler: Callable[..., Any], says: str) -> None:
-    router = Router()
-    router.post("/")(handler)
-    with pytest.raises(ParameterError, match=says):
+    def declare() -> None:
+        router = Router()
+        router.post("/")(handler)
         router.bind()
+
+    with pytest.raises(ParameterError, match=says):
+        declare()
 
 
 def test_where_there_is_no_body_there_is_no_form() -> None:

@@ -183,7 +183,7 @@ async def test_body_limits() -> None:
 
     async with client_for(router) as client:
         assert (await client.post("/", content=b"x" * 6)).json()["max_body_bytes"] == 5
-    with pytest.raises(ValueError, match="negative"):
+    with pytest.raises(ValueError, match="expected 0 or more"):
         BodyLimit(-1)
 
 
@@ -242,7 +242,7 @@ def test_deadlines() -> None:
 
     simulate(main, seeds=3, stalls=0)
     for seconds in (0, -1, math.inf, math.nan):
-        with pytest.raises(ValueError, match="seconds ahead"):
+        with pytest.raises(ValueError, match="a finite number of seconds, more than 0"):
             Deadline(seconds)
 
 
@@ -394,7 +394,7 @@ def test_mistakes_of_cors_are_found_early() -> None:
             Cors([origin])
     with pytest.raises(TypeError, match="expected several"):
         Cors("https://app.example")
-    with pytest.raises(ValueError, match="control character"):
+    with pytest.raises(ValueError, match=r"expose: .* is not a token"):
         Cors(["*"], expose=["a\r\nb"])
 
 

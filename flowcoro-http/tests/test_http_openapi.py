@@ -14,6 +14,7 @@ from flowcoro_http import (
     Response,
     Route,
     Router,
+    WebSocket,
 )
 from flowcoro_http.testing import client_for
 
@@ -67,7 +68,7 @@ def test_the_openapi_document_is_valid_and_complete() -> None:
     async def remove(request: Request) -> None: ...
 
     @router.websocket("/ws")
-    async def ws() -> None: ...
+    async def ws(socket: WebSocket) -> None: ...
 
     @router.get("/hidden", in_schema=False)
     async def hidden() -> bytes:

@@ -450,7 +450,6 @@ async def undecodable(a: Annotated[Database, Body()]) -> None: ...
         (socket, "/", "POST", r"this route gives a Request, not a WebSocket"),
         (unknown, "/", "POST", r"cannot be resolved: name 'NotDefined'"),
         (undecodable, "/", "POST", r"cannot be decoded from JSON"),
-        (7, "/", "POST", r"7: its signature cannot be read"),
     ],
 )
 def test_mistakes_are_told_when_routes_are_bound(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -14,7 +15,16 @@ import flowcoro
 import flowcoro.reactor
 from _serving import raw, read_all, serving, settled
 from _watching import watching
-from flowcoro_http import HttpConfig, HttpError, HttpServer, Request, Response, Router
+from flowcoro_http import (
+    HttpConfig,
+    HttpError,
+    HttpServer,
+    Request,
+    RequestId,
+    Response,
+    Router,
+)
+from flowcoro_http.testing import client_for
 
 Raise = Callable[[], BaseException]
 Logged = Callable[[], list[str]]
@@ -176,7 +186,75 @@ async def test_what_is_raised_before_the_headers_is_a_500(
                 messages = logged()
                 assert len(messages) == 1, what
                 is_cancelled = messages[0] == "a handler was cancelled, not by the server"
-                assert is_cancelled == ("CancelledError" in what)
+                assert is_cancelled == (make is make_asgi and "CancelledError" in what)
+                has_id = b'"request_id"' in received
+                assert has_id == (make is make_router and "GeneratorExit" not in what), what
+
+
+@pytest.mark.usefixtures("native_over")
+@pytest.mark.parametrize("turns", PAUSES)
+async def test_a_cancellation_of_its_own_is_answered_under_the_id(
+    turns: int, logged: Logged
+) -> None:
+    """As what a handler gets that awaits a task which somebody has cancelled."""
+    router = make_router(Failure(lambda: asyncio.CancelledError("by itself"), turns))
+    router.use(RequestId())
+    async with serving(router) as server:
+        for path in ("/direct", "/general"):
+            async with raw(server) as stream:
+                fields = "Host: a\r\nX-Request-Id: abc"
+                await stream.send(f"GET {path} HTTP/1.1\r\n{fields}\r\n\r\n".encode())
+                received = await read_answer(stream)
+            assert received.startswith(b"HTTP/1.1 500 ")
+            assert b"x-request-id: abc\r\n" in received
+            assert b'"request_id":"abc"' in received
+            assert logged() == [f"GET '{path}' (request abc) failed"]
+
+
+class Ended(BaseException):
+    """What frameworks of tests raise, such as pytest.fail."""
+
+
+@pytest.mark.usefixtures("native_over")
+@pytest.mark.parametrize("turns", PAUSES)
+async def test_what_is_no_exception_is_answered_and_goes_on(
+    turns: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    router = make_router(Failure(lambda: Ended("on purpose"), turns))
+    async with serving(router) as server, client_for(router) as client:
+        for path in ("/direct", "/general"):
+            with pytest.raises(Ended, match="on purpose"):
+                await client.get(path)
+            caplog.clear()
+            body = (await ask(server, path)).partition(b"\r\n\r\n")[2]
+            given = json.loads(body)["request_id"]
+            assert f"while GET '{path}' (request {given}) was answered" in caplog.text
+            assert [r.levelname for r in caplog.records].count("ERROR") == 1
+
+
+@pytest.mark.usefixtures("native_over")
+@pytest.mark.parametrize("status", [200.0, 99, 1000, "200", None])
+@pytest.mark.parametrize("body", ["whole", "stream"])
+async def test_a_status_that_cannot_be_sent(status: Any, body: str, logged: Logged) -> None:
+    router = Router()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"some"
+
+    @router.get("/")
+    async def handler(request: Request) -> Response:
+        response = Response("all") if body == "whole" else Response.stream(pieces())
+        response.status = status
+        return response
+
+    async with serving(router) as server, client_for(router) as client:
+        answer = await client.get("/")
+        assert (answer.status_code, len(logged())) == (500, 1)
+        assert answer.json()["request_id"] == answer.headers["x-request-id"]
+        received = await ask(server, "/")
+        assert received.startswith(b"HTTP/1.1 500 ")
+        assert b'"request_id"' in received
+        assert len(logged()) == 1
 
 
 @pytest.mark.usefixtures("native_over")
@@ -270,6 +348,23 @@ async def test_what_a_finally_raises_whose_client_has_gone(
         with anyio.fail_after(5):
             await settled(lambda: bool(caplog.records))
         assert len(logged()) == 1
+
+
+@pytest.mark.parametrize("backend", ["native", "hypercorn"])
+async def test_pieces_are_bytes(backend: str, caplog: pytest.LogCaptureFixture) -> None:
+    router = Router()
+
+    @router.get("/")
+    async def handler() -> Response:
+        async def pieces() -> AsyncIterator[Any]:
+            yield "text"
+
+        return Response.stream(pieces())
+
+    async with serving(router, backend=backend) as server:
+        assert not is_whole(await ask(server, "/"))
+    assert "its stream failed" in caplog.text
+    assert "a bytes-like object is required, not 'str'" in caplog.text
 
 
 # -- what the application does wrong ---------------------------------------------------------

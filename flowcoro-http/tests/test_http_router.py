@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -351,3 +352,37 @@ async def test_dependencies_of_a_stream_live_until_it_has_ended() -> None:
     async with client_for(router) as client:
         assert (await client.get("/")).content == b"row"
     assert order == ["row sent", "cursor closed"]
+
+
+@pytest.mark.parametrize("status", [200.0, "200", None])
+def test_a_status_is_an_int(status: Any) -> None:
+    with pytest.raises(TypeError, match=f"an int as status, not {status!r}"):
+        Response(status=status)
+    with pytest.raises(TypeError, match=f"an int as status, not {status!r}"):
+        HttpError(status)
+    assert Response(status=HTTPStatus.CREATED).status == 201
+
+
+async def pieces() -> AsyncIterator[bytes]:
+    yield b"a"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ([b"a"], r"asynchronous iterable of \w+, got \[b'a'\]; an `async def` function"),
+        ((x for x in [b"a"]), r"got <generator object .*; an `async def` function"),
+        (b"a", r"got b'a'"),
+        (None, r"got None$"),
+        (pieces, r"got <function pieces at .*; call it: pieces\(\)"),
+    ],
+)
+def test_a_stream_is_an_asynchronous_iterable(given: Any, says: str) -> None:
+    for make in (Response.stream, Response.events):
+        with pytest.raises(TypeError, match=f"^Response.{make.__name__}: expected an .*{says}"):
+            make(given)
+
+
+def test_events_are_kept_alive_by_a_number() -> None:
+    with pytest.raises(ValueError, match="must not be negative: nan"):
+        Response.events(pieces(), keep_alive=float("nan"))

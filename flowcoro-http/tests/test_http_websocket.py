@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
@@ -113,6 +114,8 @@ async def test_bad_messages_close_with_their_code(
     ("error", "accepted", "outcome", "logged"),
     [
         (RuntimeError("secret"), True, 1011, True),
+        (asyncio.CancelledError(), True, 1011, True),
+        (asyncio.CancelledError(), False, 500, True),
         (HttpError(403), True, 1008, False),
         (HttpError(503), True, 1011, False),
         (EndOfStream(), True, 1000, False),
@@ -124,7 +127,7 @@ async def test_bad_messages_close_with_their_code(
     ],
 )
 async def test_how_handlers_end(
-    error: Exception | None,
+    error: BaseException | None,
     accepted: bool,
     outcome: int,
     logged: bool,
@@ -335,3 +338,45 @@ async def test_what_ends_the_process_comes_out_as_it_is(error: type[BaseExceptio
     scope = {"type": "websocket", "path": "/", "headers": [], "query_string": b""}
     with pytest.raises(error):
         await routed(leave).bind()(scope, receive, send)
+
+
+@pytest.mark.parametrize("code", [0, 200, 999, 1004, 1005, 1006, 1015, 2000, 5000, "1000", True])
+async def test_close_codes_that_may_not_be_sent(code: Any) -> None:
+    async def handler(ws: WebSocket) -> None:
+        await ws.accept()
+        with pytest.raises((TypeError, ValueError), match="close code of a WebSocket"):
+            await ws.close(code)
+        with pytest.raises((TypeError, ValueError), match="close code of a WebSocket"):
+            _websocket.InvalidMessageError(code, "a")
+        await ws.send("still open")
+
+    async with websocket_session(routed(handler), "/") as session:
+        assert await session.receive() == "still open"
+
+
+async def test_messages_are_text_or_bytes() -> None:
+    told: list[str] = []
+
+    async def handler(ws: WebSocket) -> None:
+        await ws.accept()
+        anyhow: Any = ws
+        for send, message in [
+            (anyhow.send, {"a": 1}),
+            (anyhow.send, None),
+            (anyhow.send_text, b"a"),
+            (anyhow.send_bytes, "a"),
+        ]:
+            try:
+                await send(message)
+            except TypeError as error:
+                told.append(str(error))
+        await ws.send(bytearray(b"still open"))
+
+    async with websocket_session(routed(handler), "/") as session:
+        assert await session.receive() == b"still open"
+    assert told == [
+        "WebSocket.send: expected str or bytes, not dict; see send_json",
+        "WebSocket.send: expected str or bytes, not NoneType; see send_json",
+        "WebSocket.send_text: expected str, not bytes",
+        "WebSocket.send_bytes: expected bytes, not str",
+    ]

@@ -2,7 +2,7 @@
 
 Layers, each of which may use only those before it:
 
-1. `_types`, `_multi`, `_problem`, `_routing`, `_encoding`, `_conditional`, `_ranges`,
+1. `_checks`, `_types`, `_multi`, `_problem`, `_routing`, `_encoding`, `_conditional`, `_ranges`,
    `_events`, `_forms`: shapes and rules without a request; the routing table knows no
    handlers.
 2. `_request`, `_form_reader`, `_route`, `_urls`, `_files`, `_response`, `_static`, `_websocket`:

@@ -20,6 +20,7 @@ from flowcoro_http._forms import UploadFile
 
 __all__ = [
     "SCALARS",
+    "UNIONS",
     "bare_type",
     "describe_type",
     "holds_files",
@@ -57,7 +58,7 @@ _NESTED = (
     msgspec.inspect.TypedDictType,
 )
 _LISTS = (list, tuple, set, frozenset, collections.abc.Sequence)
-_UNIONS = (typing.Union, types.UnionType)
+UNIONS = (typing.Union, types.UnionType)
 
 
 def bare_type(annotation: Any) -> Any:
@@ -67,7 +68,7 @@ def bare_type(annotation: Any) -> Any:
             annotation = typing.get_args(annotation)[0]
         elif isinstance(annotation, typing.NewType):
             annotation = annotation.__supertype__
-        elif typing.get_origin(annotation) in _UNIONS:
+        elif typing.get_origin(annotation) in UNIONS:
             options = [a for a in typing.get_args(annotation) if a is not type(None)]
             if len(options) != 1:
                 return annotation
@@ -81,7 +82,7 @@ def without_none(annotation: Any) -> Any:
     if typing.get_origin(annotation) is Annotated:
         base, *metadata = typing.get_args(annotation)
         return Annotated[(without_none(base), *metadata)]
-    if typing.get_origin(annotation) in _UNIONS:
+    if typing.get_origin(annotation) in UNIONS:
         options = [a for a in typing.get_args(annotation) if a is not type(None)]
         return typing.Union[tuple(options)] if options else annotation  # noqa: UP007
     return annotation
@@ -92,7 +93,7 @@ def is_scalar(annotation: Any) -> bool:
     bare = bare_type(annotation)
     if typing.get_origin(bare) is typing.Literal:
         return True
-    if typing.get_origin(bare) in _UNIONS:
+    if typing.get_origin(bare) in UNIONS:
         return all(is_scalar(a) for a in typing.get_args(bare) if a is not type(None))
     return isinstance(bare, type) and (bare in SCALARS or issubclass(bare, enum.Enum))
 
@@ -112,7 +113,7 @@ def is_document(annotation: Any) -> bool:
     """Tell whether it has parts, as JSON has."""
     bare = bare_type(annotation)
     origin = typing.get_origin(bare) or bare
-    if origin in _UNIONS:
+    if origin in UNIONS:
         return any(is_document(a) for a in typing.get_args(bare))
     if not isinstance(origin, type):
         return bool(typing.is_typeddict(origin))
@@ -189,7 +190,7 @@ def describe_type(annotation: Any) -> str:
     origin = typing.get_origin(bare)
     if origin is typing.Literal:
         return f"one of {', '.join(map(repr, typing.get_args(bare)))}"
-    if origin in _UNIONS:
+    if origin in UNIONS:
         return " or ".join(describe_type(a) for a in typing.get_args(bare) if a is not type(None))
     if is_list(bare):
         return f"list of {describe_type(item_type(bare))}"
@@ -223,7 +224,7 @@ _LIMITS = {
 
 def _limits(annotation: Any) -> str:
     metas: Sequence[Any] = getattr(annotation, "__metadata__", ())
-    if typing.get_origin(annotation) in _UNIONS:  # of an optional one, its own
+    if typing.get_origin(annotation) in UNIONS:  # of an optional one, its own
         metas = [m for a in typing.get_args(annotation) for m in getattr(a, "__metadata__", ())]
     found = [
         f" {words} {getattr(meta, attribute)}"

@@ -11,10 +11,11 @@ instead, with exchanges of its own.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
 import logging
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -29,13 +30,14 @@ from flowcoro_http._config import Limits
 from flowcoro_http._encoding import EncoderSet
 from flowcoro_http._exchange import AsgiExchange, AsgiHead, Exchange
 from flowcoro_http._lifespan import answer_lifespan
-from flowcoro_http._middleware import CallNext, Middleware, chain
+from flowcoro_http._middleware import CallNext, Middleware, chain, no_response, own_cancellation
 from flowcoro_http._mounting import path_within, scope_below
 from flowcoro_http._problem import ClientDisconnected, HttpError, Problem, phrase
 from flowcoro_http._request import Request, RequestHead
 from flowcoro_http._response import Response, as_response, problem_response, render, settle
 from flowcoro_http._route import Route, methods_of
 from flowcoro_http._routing import WEBSOCKET, MalformedPathError, Match, RouteTable
+from flowcoro_http._sending import UnsendableError, label_of, send_response
 from flowcoro_http._types import ASGIApp, Handler, Receive, Scope, Send
 from flowcoro_http._urls import RouteUrls
 from flowcoro_http._websocket import InvalidMessageError, WebSocket
@@ -48,6 +50,8 @@ ErrorHandler: TypeAlias = Callable[[Request, Any], Any]
 """Turns an exception into what a handler could have returned."""
 
 _CLIENT_CLOSED = 499
+# Of the server, of the event loop, of the interpreter: not a handler's failure.
+_PASSING = (Exception, asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
 _INTERNAL, _POLICY, _NORMAL = 1011, 1008, 1000
 
 
@@ -209,9 +213,14 @@ class Application:
         request, _ = self._request(exchange)
         await self._conclude(request, self._guard(returned)(request))
 
-    async def recover(self, exchange: Exchange, endpoint: Endpoint, error: Exception) -> None:
+    async def recover(self, exchange: Exchange, endpoint: Endpoint, error: BaseException) -> None:
         """Answer with what becomes of an error that an endpoint's handler has raised."""
+        if isinstance(error, asyncio.CancelledError):
+            error = own_cancellation(error)
         request, _ = self._request(exchange)
+        if not isinstance(error, Exception):
+            await _apologize(request, error)
+            raise error
         request.routing.endpoint = endpoint
         await self._conclude(request, self._failed(request, error))
 
@@ -242,7 +251,12 @@ class Application:
 
     async def _conclude(self, request: Request, answer: Awaitable[Response]) -> None:
         try:
-            await self._finish(request, await answer)
+            try:
+                response = await answer
+            except BaseException as error:
+                await _apologize(request, error)
+                raise
+            await self._finish(request, response)
         finally:
             if request.routing.cleanup is not None:
                 await request.routing.cleanup.aclose()
@@ -282,18 +296,31 @@ class Application:
         render(response, self.encoders, request)
         return response
 
-    def _guard(self, call: CallNext) -> CallNext:
-        """Make a step return a response whatever it raises, cancellation apart."""
+    def _guard(self, call: CallNext, name: str = "") -> CallNext:
+        """Make a step return a response whatever it raises, cancellation apart.
+
+        Args:
+            call: the step.
+            name: of the middleware that it is; empty for an endpoint.
+        """
 
         async def guarded(request: Request) -> Response:
             try:
                 response = await call(request)
+            except Exception as error:  # noqa: BLE001 - logged where it is answered
+                return await self._failed(request, error)
+            except asyncio.CancelledError as error:
+                return await self._failed(request, own_cancellation(error))
+            try:
                 if not isinstance(response.body, bytes):
                     await settle(response, request)
                     render(response, self.encoders, request)
                 return response
-            except Exception as error:  # noqa: BLE001 - logged where it is answered
-                return await self._failed(request, error)
+            except Exception as raised:  # noqa: BLE001 - logged where it is answered
+                is_one = isinstance(response, Response)
+                return await self._failed(
+                    request, raised if is_one else no_response(name, response)
+                )
 
         return guarded
 
@@ -330,7 +357,10 @@ class Application:
         if response.status == _CLIENT_CLOSED:
             return
         with contextlib.suppress(OSError):  # the client has gone; nobody is left to tell
-            await _send_response(request, response)
+            try:
+                await send_response(request, response)
+            except UnsendableError as error:
+                await send_response(request, _default_response(request, error))
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         limits = self._limits
@@ -375,6 +405,15 @@ def _attach(request: RequestHead, endpoint: Endpoint, found: Match[Any]) -> None
         request.max_body_bytes = endpoint.limits.max_body_bytes
 
 
+async def _apologize(request: Request, error: BaseException) -> None:
+    """Answer before what is no Exception goes on to whoever logs it, who then sees the id."""
+    if isinstance(error, _PASSING):
+        return
+    error.add_note(f"while {label_of(request)} (request {request.id}) was answered")
+    with contextlib.suppress(OSError):
+        await send_response(request, _failure(request))
+
+
 def _single(error: Exception) -> Exception:
     """Take the one error out of the groups that task groups wrap it in."""
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
@@ -386,74 +425,22 @@ def _default_response(request: Request, error: Exception) -> Response:
     if isinstance(error, HttpError):
         return problem_response(error.problem, error.headers)
     if isinstance(error, ClientDisconnected):
-        logger.debug("%s: the client left early", _label(request))
+        logger.debug("%s: the client left early", label_of(request))
         return Response(status=_CLIENT_CLOSED)
     if isinstance(error, TimeoutError):
-        logger.warning("%s (request %s) took too long", _label(request), request.id)
+        logger.warning("%s (request %s) took too long", label_of(request), request.id)
         return problem_response(Problem(504, detail="the request took too long"))
-    logger.error("%s (request %s) failed", _label(request), request.id, exc_info=error)
+    logger.error("%s (request %s) failed", label_of(request), request.id, exc_info=error)
+    return _failure(request)
+
+
+def _failure(request: Request) -> Response:
     problem = Problem(
         500,
         detail="the server failed; its log tells more under this request id",
         extensions={"request_id": request.id},
     )
     return problem_response(problem, {"x-request-id": request.id})
-
-
-def _label(request: RequestHead) -> str:
-    method = request.method if isinstance(request, Request) else WEBSOCKET
-    # The path is the client's: quoted, so that it cannot forge lines of the log.
-    return f"{method[:32]} {request.path[:200]!r}"
-
-
-async def _send_response(request: Request, response: Response) -> None:
-    exchange, body = request.exchange, response.body
-    if isinstance(body, bytes):
-        await exchange.respond(response.status, response.headers.raw, body)
-        return
-    close: Callable[[], Awaitable[None]] | None = getattr(body, "aclose", None)
-    try:
-        await exchange.start(response.status, response.headers.raw)
-        if response.status in {204, 304} or request.method == "HEAD":
-            await exchange.end()
-        elif exchange.cancels:
-            await _send_pieces(request, body)
-        else:
-            async with anyio.create_task_group() as group:
-                group.start_soon(_cancel_when_gone, request, group.cancel_scope)
-                await _send_pieces(request, body)
-                group.cancel_scope.cancel()
-    finally:
-        if close is not None:
-            with anyio.CancelScope(shield=True):
-                await close()
-
-
-async def _cancel_when_gone(request: Request, scope: anyio.CancelScope) -> None:
-    await request.wait_disconnected()
-    scope.cancel()
-
-
-async def _send_pieces(request: Request, pieces: AsyncIterable[bytes]) -> None:
-    """Send every piece; where they break off, the client must notice."""
-    exchange = request.exchange
-    try:
-        async for piece in pieces:
-            try:
-                await exchange.write(piece)
-            except OSError as error:
-                raise ClientDisconnected("the client left before its response") from error
-    except ClientDisconnected:
-        exchange.abort()
-    except Exception as error:
-        # The status is out. Without its end the connection is cut, so that nobody takes
-        # the part for the whole.
-        logger.error(
-            "%s (request %s): its stream failed", _label(request), request.id, exc_info=error
-        )
-        exchange.abort()
-    else:
-        await exchange.end()
 
 
 async def _refuse(socket: WebSocket, receive: Receive, error: HttpError) -> None:
@@ -467,7 +454,9 @@ async def _converse(socket: WebSocket, endpoint: Endpoint) -> None:
     try:
         await endpoint.call(socket)
         await socket.close()
-    except Exception as raised:  # noqa: BLE001 - logged in _close_for
+    except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - logged in _close_for
+        if isinstance(raised, asyncio.CancelledError):
+            raised = own_cancellation(raised)
         error = _single(raised)
         with contextlib.suppress(anyio.BrokenResourceError):
             await _close_for(socket, error)
@@ -475,7 +464,7 @@ async def _converse(socket: WebSocket, endpoint: Endpoint) -> None:
 
 async def _close_for(socket: WebSocket, error: Exception) -> None:
     if isinstance(error, anyio.EndOfStream | anyio.BrokenResourceError):
-        logger.debug("%s: the peer has gone", _label(socket))
+        logger.debug("%s: the peer has gone", label_of(socket))
         await socket.close()
     elif isinstance(error, InvalidMessageError):
         await socket.close(error.code, str(error))
@@ -486,7 +475,7 @@ async def _close_for(socket: WebSocket, error: Exception) -> None:
         else:
             await socket.deny(error)
     else:
-        logger.error("%s (request %s) failed", _label(socket), socket.id, exc_info=error)
+        logger.error("%s (request %s) failed", label_of(socket), socket.id, exc_info=error)
         if socket.accepted:
             await socket.close(_INTERNAL)
         else:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import msgspec
 
+from flowcoro_http._declared import check_whole
 from flowcoro_http._request import DEFAULT_MAX_BODY_BYTES
 from flowcoro_http._websocket import DEFAULT_MAX_MESSAGE_BYTES
 
@@ -25,12 +26,26 @@ class Limits:
         max_message_bytes: the largest WebSocket message that is received.
         body_timeout: seconds to wait for more of a body; 0 waits for ever.
         request_timeout: seconds until a handler is cancelled with 504; 0 is never.
+
+    Raises:
+        TypeError: one is no number.
+        ValueError: one is negative.
     """
 
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
     body_timeout: float = 30.0
     request_timeout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_whole("Limits", "max_body_bytes", self.max_body_bytes, "bytes")
+        check_whole("Limits", "max_message_bytes", self.max_message_bytes, "bytes")
+        for what in ("body_timeout", "request_timeout"):
+            seconds = getattr(self, what)
+            if not isinstance(seconds, int | float):
+                raise TypeError(f"Limits: {what}: expected seconds, got {seconds!r}")
+            if not seconds >= 0:
+                raise ValueError(f"Limits: {what}: expected 0 or more seconds, got {seconds}")
 
 
 class HttpConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

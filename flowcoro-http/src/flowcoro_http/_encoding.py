@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from flowcoro_http._declared import check_count, check_text
+
 __all__ = ["JSON", "EncoderSet", "ResponseEncoder"]
 
 
@@ -23,12 +25,24 @@ class ResponseEncoder:
         content_type: the `Content-Type` of what it makes.
         encode: makes the bytes; raises for what it cannot encode.
         types: the types it takes, subclasses included; `(object,)` takes everything.
+
+    Raises:
+        TypeError: an attribute is of another type.
     """
 
     name: str
     content_type: str
     encode: Callable[[Any], bytes]
     types: tuple[type, ...] = (object,)
+
+    def __post_init__(self) -> None:
+        check_text("encoder", "name", self.name)
+        where = f"encoder {self.name!r}"
+        check_text(where, "content_type", self.content_type)
+        check_count(where, self.encode, ("value",), plain=True)
+        types: object = self.types
+        if not isinstance(types, tuple) or not all(isinstance(each, type) for each in types):
+            raise TypeError(f"{where}: types: expected a tuple of classes, got {self.types!r}")
 
     @property
     def media_type(self) -> str:

@@ -234,11 +234,26 @@ class AsgiExchange(AsgiHead):
         await self.send({"type": "http.response.body", "body": b"" if silent else body})
 
     async def start(self, status: int, headers: Fields) -> None:
-        """Send the first event of a response."""
+        """Send the first event of a response.
+
+        Raises:
+            TypeError: the status is no int.
+            ValueError: the status is out of range.
+        """
+        if not isinstance(status, int):
+            raise TypeError(f"a response has an int as status, not {status!r}")
+        if not 200 <= status <= 999:
+            raise ValueError(f"a response has a status from 200 to 999, not {status}")
         await self.send({"type": "http.response.start", "status": status, "headers": list(headers)})
 
     async def write(self, piece: bytes) -> None:
-        """Send a piece, unless the response has no body."""
+        """Send a piece, unless the response has no body.
+
+        Raises:
+            TypeError: it is no bytes.
+        """
+        if not isinstance(piece, bytes | bytearray | memoryview):
+            raise TypeError(f"a bytes-like object is required, not {type(piece).__name__!r}")
         if piece:
             await self.send({"type": "http.response.body", "body": piece, "more_body": True})
 

@@ -8,9 +8,11 @@ is sent as it was; one that shrinks breaks the response off.
 
 from __future__ import annotations
 
+import errno
 import mimetypes
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -205,7 +207,7 @@ class FileBody:
         Raises:
             HttpError: 404, there is no such file; 412, a precondition failed; 416, it has
                 not one of the bytes that were asked for.
-            OSError: it cannot be read.
+            OSError: it cannot be read, or is no regular file.
         """
         try:
             file = await File.open(self.path, "rb")
@@ -215,6 +217,9 @@ class FileBody:
         # In case that nobody gets to send it: middleware answers otherwise, or is cancelled.
         request.routing.at_end(stream.aclose)
         info = await file.info()
+        if not stat.S_ISREG(info.mode):
+            # A device may have no end; what has no positions, such as a FIFO, was not opened.
+            raise OSError(errno.EINVAL, "expected a regular file", self.path)
         if self._expect is not None:
             self._expect(info)
         await _settle(response, request, stream, info)

@@ -13,11 +13,12 @@ import contextlib
 import os
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import anyio
 
 from flowcoro.io import BinaryFile, File
+from flowcoro_http._checks import check_int
 from flowcoro_http._multi import Headers, MultiMapping
 
 __all__ = ["PIECE", "FormData", "FormLimits", "Spool", "UploadFile"]
@@ -42,6 +43,16 @@ class FormLimits:
     max_files: int = 100
     max_field_bytes: int = 1024 * 1024
     memory: int = 512 * 1024
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense.
+
+        Raises:
+            TypeError: an attribute is no integer.
+            ValueError: one is negative.
+        """
+        for each in fields(self):
+            check_int(f"FormLimits: {each.name}", getattr(self, each.name))
 
 
 class Spool:

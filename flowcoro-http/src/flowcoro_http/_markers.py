@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flowcoro_http._declared import TOKEN, check_size, check_text, check_texts
+
 __all__ = ["Body", "Cookie", "File", "Form", "Header", "Marker", "Path", "Query"]
 
 
@@ -14,6 +16,15 @@ class Marker:
 
     name: str = ""
     description: str = ""
+
+    def __post_init__(self) -> None:
+        where = type(self).__name__
+        check_text(where, "name", self.name)
+        check_text(where, "description", self.description)
+        if isinstance(self, Header | Cookie) and self.name and not TOKEN.match(self.name):
+            raise ValueError(
+                f"{where}: name {self.name!r} is not a token (RFC 9110, section 5.6.2)"
+            )
 
 
 class Path(Marker):
@@ -40,6 +51,9 @@ class Header(Marker):
     Attributes:
         name: its name; the parameter's with hyphens for underscores when empty.
         description: for OpenAPI.
+
+    Raises:
+        ValueError: the name is no token.
     """
 
 
@@ -49,6 +63,9 @@ class Cookie(Marker):
     Attributes:
         name: its name; the parameter's when empty.
         description: for OpenAPI.
+
+    Raises:
+        ValueError: the name is no token.
     """
 
 
@@ -90,3 +107,8 @@ class File(Marker):
 
     max_bytes: int = 0
     content_types: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        Marker.__post_init__(self)
+        check_size("File", "max_bytes", self.max_bytes)
+        check_texts("File", "content_types", self.content_types)

@@ -28,6 +28,7 @@ from typing import Annotated, Any
 import msgspec
 
 from flowcoro.app import Named
+from flowcoro_http._agreement import are_alike, default_problem, path_problem
 from flowcoro_http._annotations import (
     SCALARS,
     bare_type,
@@ -55,6 +56,7 @@ __all__ = [
     "Plan",
     "PlannedParameter",
     "Source",
+    "check_signature",
     "make_plan",
     "read_signature",
 ]
@@ -148,6 +150,9 @@ class Plan:
         return [p for p in self.parameters if p.source in sources]
 
 
+# What may ask for anything that a request has.
+_ASKING = frozenset({Source.REQUEST, Source.DEPENDENCY})
+
 _MARKED = {
     Path: Source.PATH,
     Query: Source.QUERY,
@@ -211,7 +216,77 @@ def make_plan(
         for parameter in signature.parameters.values()
     ]
     _check_bodies(route, planned)
+    if route.websocket and not any(p.source in _ASKING for p in planned):
+        raise ParameterError(
+            f"{route.label}: no parameter is the WebSocket, so that nobody could accept it; "
+            "add one, such as websocket: WebSocket"
+        )
+    _check_names(route, template, signature, planned)
     return Plan(route.label, tuple(planned), signature.return_annotation)
+
+
+def check_signature(route: Route, template: PathTemplate, signature: inspect.Signature) -> None:
+    """Tell what is wrong with the parameters, whatever prefixes and dependencies there will be.
+
+    Args:
+        route: the route.
+        template: its path, as far as it is known.
+        signature: the handler's signature, evaluated.
+
+    Raises:
+        ParameterError: naming handler, parameter, and what is possible.
+    """
+    for parameter in signature.parameters.values():
+        where = f"{route.label}: parameter {parameter.name!r}"
+        if parameter.name in {"self", "cls"} and parameter.annotation is parameter.empty:
+            raise ParameterError(f"{where} is of no instance; register an instance's method")
+        annotation, marker, named = _unwrap(parameter.annotation, where)
+        is_of_path = isinstance(marker, Path) or (marker is None and not named)
+        alias = (marker.name if marker is not None else "") or parameter.name
+        _check_agreement(parameter, annotation, alias if is_of_path else "", template, where)
+
+
+def _check_agreement(
+    parameter: inspect.Parameter, annotation: Any, alias: str, template: PathTemplate, where: str
+) -> None:
+    """See to it that the type fits the default, and what the path takes by that name."""
+    problem = ""
+    if parameter.default is not parameter.empty:
+        problem = default_problem(annotation, parameter.default)
+    for of_path in template.parameters:
+        if not problem and of_path.name == alias and annotation is not parameter.empty:
+            problem = path_problem(of_path, annotation)
+    if problem:
+        raise ParameterError(f"{where} {problem}")
+
+
+def _check_names(
+    route: Route,
+    template: PathTemplate,
+    signature: inspect.Signature,
+    planned: Sequence[PlannedParameter],
+) -> None:
+    """Refuse a slip in a name, by which a part of the path would be asked for in the query.
+
+    A parameter of the path that nobody takes is no mistake by itself: a prefix may have it,
+    and middleware, dependencies and the request tell of it.
+    """
+    if any(p.source in _ASKING for p in planned):
+        return
+    taken = {p.alias for p in planned if p.source is Source.PATH}
+    for parameter in planned:
+        where = f"{route.label}: parameter {parameter.name!r}"
+        _, marker, _ = _unwrap(signature.parameters[parameter.name].annotation, where)
+        if parameter.source is not Source.QUERY or marker is not None:
+            continue
+        for name in template.names:
+            alike = name not in taken and are_alike(name, parameter.name)
+            if alike and parameter.default is REQUIRED:
+                raise ParameterError(
+                    f"{where} is none of path {template.raw!r}, and nothing takes {{{name}}} of "
+                    f"it; name it {name!r}, or say with Annotated[..., Query()] that it is of the "
+                    "query"
+                )
 
 
 def _check_bodies(route: Route, planned: Sequence[PlannedParameter]) -> None:
@@ -247,6 +322,7 @@ def _plan_parameter(
 ) -> PlannedParameter:
     where = f"{route.label}: parameter {parameter.name!r}"
     annotation, marker, named = _unwrap(parameter.annotation, where)
+    _check_agreement(parameter, annotation, "", template, where)
     default = REQUIRED if parameter.default is parameter.empty else parameter.default
     bare = bare_type(annotation)
     source = _classify(parameter.name, annotation, marker, named, template, provides)
@@ -254,8 +330,9 @@ def _plan_parameter(
         _check_request_kind(bare, route, where)
     if annotation is parameter.empty:
         if source is not Source.PATH:
+            example = _USUAL.get(parameter.name, "str")
             raise ParameterError(
-                f"{where} has no type; annotate it, for example {parameter.name}: str"
+                f"{where} has no type; annotate it, for example {parameter.name}: {example}"
             )
         annotation = str
     if source is None:
@@ -273,6 +350,8 @@ def _plan_parameter(
             f"{where}: path {template.raw!r} has no parameter {alias!r} "
             f"(it has: {', '.join(template.names) or 'none'})"
         )
+    if source is Source.PATH:
+        _check_agreement(parameter, annotation, alias, template, where)
     whole = source is Source.FORM and is_document(bare) and not is_list(bare)
     if source in _TEXTS | {Source.FORM, Source.FILE}:
         annotation = without_none(annotation)
@@ -290,6 +369,14 @@ def _plan_parameter(
     )
 
 
+# What they are for who comes from other frameworks.
+_USUAL = {
+    "request": "Request",
+    "req": "Request",
+    "websocket": "WebSocket",
+    "socket": "WebSocket",
+    "ws": "WebSocket",
+}
 _SEVERAL = frozenset({Source.QUERY, Source.HEADER, Source.FORM, Source.FILE})
 _TEXTS = frozenset({Source.PATH, Source.QUERY, Source.HEADER, Source.COOKIE})
 
@@ -369,9 +456,12 @@ def _unwrap(annotation: Any, where: str) -> tuple[Any, Marker | None, bool]:
 
 def _check_text_type(annotation: Any, source: Source, where: str) -> None:
     bare = bare_type(annotation)
-    if is_scalar(bare):
-        return
-    if source in _SEVERAL and is_list(bare) and is_scalar(item_type(bare)):
+    several = source in _SEVERAL and is_list(bare) and is_scalar(item_type(bare))
+    if several or is_scalar(bare):
+        try:
+            msgspec.json.Decoder(annotation)  # such as a least length of an int
+        except TypeError as error:
+            raise ParameterError(f"{where} has no such limits: {error}") from error
         return
     lists = " or a list of those" if source in _SEVERAL else ""
     if source is Source.FORM:

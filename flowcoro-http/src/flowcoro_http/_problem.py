@@ -98,6 +98,7 @@ class HttpError(Exception):
         headers: header fields of the response.
 
     Raises:
+        TypeError: the status is no int.
         ValueError: the status is no error, or an extension has a reserved name.
     """
 
@@ -111,6 +112,8 @@ class HttpError(Exception):
         extensions: Mapping[str, Any] | None = None,
         headers: HeaderSource = (),
     ) -> None:
+        if not isinstance(status, int):
+            raise TypeError(f"an HttpError has an int as status, not {status!r}")
         if not 400 <= status <= 599:
             raise ValueError(f"an HttpError has a status from 400 to 599, not {status}")
         reserved = _RESERVED & set(extensions or ())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Iterable
 from datetime import datetime
 from email.utils import format_datetime
 from typing import Any, Literal
@@ -49,6 +50,7 @@ class Response:
         headers: the header fields, to change at will.
 
     Raises:
+        TypeError: the status is no int.
         ValueError: the status is out of range, or a header holds a control character.
     """
 
@@ -62,6 +64,8 @@ class Response:
         headers: HeaderSource = (),
         content_type: str | None = None,
     ) -> None:
+        if not isinstance(status, int):
+            raise TypeError(f"a response has an int as status, not {status!r}")
         if not 200 <= status <= 599:
             raise ValueError(f"a response has a status from 200 to 599, not {status}")
         self.body = body
@@ -82,12 +86,24 @@ class Response:
 
     @classmethod
     def text(cls, text: str, *, status: int = 200, headers: HeaderSource = ()) -> Response:
-        """Answer with plain text."""
+        """Answer with plain text.
+
+        Raises:
+            TypeError: it is no text.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"Response.text: expected a str, got {text!r:.100}")
         return cls(text, status=status, headers=headers, content_type=TEXT)
 
     @classmethod
     def html(cls, text: str, *, status: int = 200, headers: HeaderSource = ()) -> Response:
-        """Answer with HTML. The text is not escaped."""
+        """Answer with HTML. The text is not escaped.
+
+        Raises:
+            TypeError: it is no text.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"Response.html: expected a str, got {text!r:.100}")
         return cls(text, status=status, headers=headers, content_type=HTML)
 
     @classmethod
@@ -124,7 +140,11 @@ class Response:
             status: the status code.
             headers: header fields; set `Content-Length` where it is known.
             content_type: the `Content-Type`.
+
+        Raises:
+            TypeError: it is no asynchronous iterable, but a list, say, or a function.
         """
+        _check_iterable("Response.stream", "bytes", pieces)
         return cls(pieces, status=status, headers=headers, content_type=content_type)
 
     @classmethod
@@ -150,9 +170,11 @@ class Response:
             headers: header fields. Unless they say otherwise nothing stores or buffers it.
 
         Raises:
+            TypeError: it is no asynchronous iterable, but a list, say, or a function.
             ValueError: `keep_alive` is negative.
         """
-        if keep_alive < 0:
+        _check_iterable("Response.events", "events", source)
+        if not keep_alive >= 0:
             raise ValueError(f"keep_alive must not be negative: {keep_alive}")
         stream = EventStream(source, keep_alive)
         response = cls(stream, status=status, headers=headers, content_type=EVENT_STREAM)
@@ -175,7 +197,8 @@ class Response:
 
         It has an `ETag` and a `Last-Modified`, and on GET and HEAD the preconditions of
         RFC 9110, section 13, and one or more byte ranges (section 14) are honoured: 304,
-        412, 206 and 416. No such file is 404.
+        412, 206 and 416. No such file, and a folder, is 404; what is no regular file, such as a
+        device or a FIFO, is not read: 500, and the log says so.
 
         The path is opened as it is. Where a part of it comes from a client use
         `StaticFiles` or `Router.static`, which stay within their folder.
@@ -188,7 +211,12 @@ class Response:
                 when None.
             status: the status code; conditions and ranges need 200.
             headers: header fields; an `ETag` and a `Last-Modified` of yours win.
+
+        Raises:
+            ValueError: there is no such `disposition`.
         """
+        if disposition not in {"inline", "attachment"}:
+            raise ValueError(f"Response.file: expected inline or attachment, not {disposition!r}")
         response = cls(FileBody(path), status=status, headers=headers)
         if content_type is None and "content-type" not in response.headers:
             content_type = content_type_of(filename or os.fspath(path))
@@ -233,6 +261,8 @@ class Response:
         Raises:
             ValueError: a part has characters that a cookie cannot hold.
         """
+        if same_site not in {"lax", "strict", "none"}:
+            raise ValueError(f"same_site of cookie {name!r}: expected lax, strict or none")
         if not _COOKIE_NAME.match(name):
             raise ValueError(f"cookie name {name!r} is not a token")
         if not _COOKIE_VALUE.match(value):
@@ -260,6 +290,18 @@ class Response:
 
     def __repr__(self) -> str:
         return f"<Response {self.status}>"
+
+
+def _check_iterable(where: str, of: str, found: object) -> None:
+    """Tell who makes a stream, rather than its client, that it is none."""
+    if isinstance(found, AsyncIterable):
+        return
+    hint = ""
+    if inspect.isasyncgenfunction(found):
+        hint = f"; call it: {found.__qualname__}()"
+    elif isinstance(found, Iterable):
+        hint = "; an `async def` function that yields makes one"
+    raise TypeError(f"{where}: expected an asynchronous iterable of {of}, got {found!r:.100}{hint}")
 
 
 def as_response(value: Any, status: int) -> Response:

@@ -6,7 +6,16 @@ import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from flowcoro_http._routing import WEBSOCKET
+from flowcoro_http._declared import (
+    TOKEN,
+    check_handler,
+    check_path,
+    check_size,
+    check_text,
+    check_texts,
+    name_of,
+)
+from flowcoro_http._routing import ANY_METHOD, WEBSOCKET
 from flowcoro_http._types import Handler
 
 __all__ = ["Route", "methods_of"]
@@ -30,6 +39,11 @@ class Route:
         tags: groups for OpenAPI.
         deprecated: whether OpenAPI marks it so.
         in_schema: whether OpenAPI lists it.
+
+    Raises:
+        TypeError: the handler is none, such as a generator function, or a plain function for
+            WebSockets; or another field is of another type.
+        ValueError: a method, the status or `max_body_bytes` is none.
     """
 
     path: str
@@ -46,13 +60,20 @@ class Route:
     in_schema: bool = True
 
     def __post_init__(self) -> None:
+        check_path(f"route of {name_of(self.handler)}", self.path)
+        where = f"route {self.path!r}"
         if isinstance(self.methods, str):
             raise TypeError(f"methods of {self.path!r}: expected a sequence, such as ('GET',)")
-        methods = (WEBSOCKET,) if self.websocket else tuple(m.upper() for m in self.methods)
-        if not methods:
-            raise ValueError(f"route {self.path!r} has no methods")
+        methods = (WEBSOCKET,) if self.websocket else _methods(where, self.methods)
+        check_handler(where, self.handler, websocket=self.websocket)
+        if isinstance(self.status, bool) or not isinstance(self.status, int):
+            raise TypeError(f"{where}: status: expected an int, got {self.status!r}")
         if not 200 <= self.status <= 599:
-            raise ValueError(f"route {self.path!r}: status {self.status} is not from 200 to 599")
+            raise ValueError(f"{where}: status {self.status} is not from 200 to 599")
+        check_size(where, "max_body_bytes", self.max_body_bytes)
+        check_texts(where, "tags", self.tags)
+        for field in ("name", "summary", "description"):
+            check_text(where, field, getattr(self, field))
         object.__setattr__(self, "methods", methods)
         object.__setattr__(self, "tags", tuple(self.tags))
         if not self.name:
@@ -85,3 +106,16 @@ def methods_of(routes: Iterable[Route]) -> frozenset[str]:
     """Return the methods that some of the routes take, and `OPTIONS`."""
     found = {"OPTIONS", *(method for route in routes for method in route.methods)}
     return frozenset(found | {"HEAD"} if "GET" in found else found)
+
+
+def _methods(where: str, given: Sequence[str]) -> tuple[str, ...]:
+    check_texts(where, "methods", tuple(given))
+    methods = tuple(method.upper() for method in given)
+    if not methods:
+        raise ValueError(f"{where} has no methods")
+    for method in methods:
+        if method == WEBSOCKET:
+            raise ValueError(f"{where}: {method} is no method; use Router.websocket")
+        if method == ANY_METHOD or not TOKEN.match(method):
+            raise ValueError(f"{where}: {method!r} is no method; name each, such as 'GET'")
+    return methods

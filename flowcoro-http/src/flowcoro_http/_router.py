@@ -17,13 +17,23 @@ from flowcoro.app import Dependencies
 from flowcoro_http._asgi import Application, ErrorHandler
 from flowcoro_http._assembly import About, Assembly, describe
 from flowcoro_http._config import Limits
+from flowcoro_http._declared import check_count, check_path
 from flowcoro_http._encoding import JSON, ResponseEncoder
 from flowcoro_http._middleware import Middleware, MiddlewareHandler
-from flowcoro_http._parameters import read_signature
+from flowcoro_http._parameters import check_signature, read_signature
 from flowcoro_http._registry import Registered, Registry
 from flowcoro_http._response import Response
 from flowcoro_http._route import Route
 from flowcoro_http._routing import PathTemplate
+from flowcoro_http._settings import (
+    check_application,
+    check_exception,
+    check_literal,
+    check_middleware,
+    check_options,
+    check_settings,
+    checked_prefix,
+)
 from flowcoro_http._static import StaticFiles
 from flowcoro_http._types import ASGIApp, Handler, Receive, Scope, Send
 from flowcoro_http._urls import RouteUrls
@@ -80,6 +90,10 @@ class Router:
         docs: the path of the page that shows the document; None for no page.
         tags: OpenAPI tags of every route.
         max_body_bytes: the largest body of every route; the server's limit when None.
+
+    Raises:
+        TypeError: one of these is of another type.
+        ValueError: a path cannot be read, or `max_body_bytes` is negative.
     """
 
     def __init__(
@@ -94,12 +108,14 @@ class Router:
         tags: Sequence[str] = (),
         max_body_bytes: int | None = None,
     ) -> None:
+        texts = {"title": title, "version": version, "description": description}
+        check_settings(texts, {"openapi": openapi, "docs": docs}, tags, max_body_bytes)
         self.title = title
         self.version = version
         self.description = description
         self.openapi_path = openapi
         self.docs_path = docs
-        self.registry = Registry(_checked_prefix(prefix), tuple(tags), max_body_bytes)
+        self.registry = Registry(checked_prefix("Router", prefix), tuple(tags), max_body_bytes)
         self._application: Application | None = None
         self._revision = -1
         self._urls = (-1, RouteUrls(()))
@@ -121,37 +137,41 @@ class Router:
                 `summary`, `description`, `deprecated`, `in_schema`, `max_body_bytes`.
 
         Raises:
-            ValueError: the template cannot be read.
+            ValueError: the template cannot be read, or an option has no such value.
             ParameterError: a parameter of the handler cannot be filled.
+            TypeError: the handler is none, such as a generator function; there is no such
+                option, or it is of another type.
         """
-        return self._decorator(path, {"methods": methods, **options})
+        return self._decorator("route", path, options, methods=methods)
 
     def get(self, path: str, **options: Any) -> Callable[[H], H]:
         """Register a handler of GET and HEAD; see `route`."""
-        return self._decorator(path, {"methods": ("GET",), **options})
+        return self._decorator("get", path, options, methods=("GET",))
 
     def post(self, path: str, **options: Any) -> Callable[[H], H]:
         """Register a handler of POST; see `route`."""
-        return self._decorator(path, {"methods": ("POST",), **options})
+        return self._decorator("post", path, options, methods=("POST",))
 
     def put(self, path: str, **options: Any) -> Callable[[H], H]:
         """Register a handler of PUT; see `route`."""
-        return self._decorator(path, {"methods": ("PUT",), **options})
+        return self._decorator("put", path, options, methods=("PUT",))
 
     def patch(self, path: str, **options: Any) -> Callable[[H], H]:
         """Register a handler of PATCH; see `route`."""
-        return self._decorator(path, {"methods": ("PATCH",), **options})
+        return self._decorator("patch", path, options, methods=("PATCH",))
 
     def delete(self, path: str, **options: Any) -> Callable[[H], H]:
         """Register a handler of DELETE; see `route`."""
-        return self._decorator(path, {"methods": ("DELETE",), **options})
+        return self._decorator("delete", path, options, methods=("DELETE",))
 
     def websocket(self, path: str, **options: Any) -> Callable[[H], H]:
-        """Register a handler of WebSockets; it has a parameter of type `WebSocket`."""
-        return self._decorator(path, {"websocket": True, **options})
+        """Register a coroutine function for WebSockets; it has a parameter of type `WebSocket`."""
+        return self._decorator("websocket", path, options, websocket=True)
 
     def add(self, route: Route) -> None:
         """Register a ready `Route`; raises as `route`."""
+        if not isinstance(route, Route):
+            raise TypeError(f"Router.add: expected a Route, got {route!r}")
         self._register(Registered(route), sys._getframe(1).f_locals)  # noqa: SLF001
 
     def include(self, prefix: str, router: Router) -> None:
@@ -165,11 +185,15 @@ class Router:
             router: the other router.
 
         Raises:
+            TypeError: it is no router, or the prefix no text.
             ValueError: the prefix cannot be read, or the routers include each other.
         """
+        checked = checked_prefix("Router.include", prefix)
+        if not isinstance(router, Router):
+            raise TypeError(f"Router.include at {prefix!r}: expected a Router, got {router!r}")
         if self.registry in router.registry.everything():
             raise ValueError(f"router at {prefix!r} would include itself")
-        self.registry.included.append((_checked_prefix(prefix), router.registry))
+        self.registry.included.append((checked, router.registry))
         Registry.changes += 1
 
     def mount(self, prefix: str, app: ASGIApp) -> None:
@@ -183,11 +207,12 @@ class Router:
             app: the other application; it gets the prefix as `root_path`.
 
         Raises:
+            TypeError: it is no ASGI 3 application.
             ValueError: the prefix is empty or has parameters.
         """
-        checked = _checked_prefix(prefix)
-        if not checked or PathTemplate.parse(checked).parameters:
-            raise ValueError(f"mount {prefix!r}: expected a literal prefix, such as '/static'")
+        checked = checked_prefix("Router.mount", prefix)
+        check_application(f"Router.mount at {prefix!r}", app)
+        check_literal("mount", prefix, checked)
         self.registry.mounts.append((checked, app))
         Registry.changes += 1
 
@@ -214,9 +239,8 @@ class Router:
             NotADirectoryError: there is no such folder.
             ValueError: the prefix or `index` cannot be used.
         """
-        checked = _checked_prefix(prefix)
-        if checked and PathTemplate.parse(checked).parameters:
-            raise ValueError(f"static {prefix!r}: expected a literal prefix, such as '/static'")
+        checked = checked_prefix("Router.static", prefix)
+        check_literal("static", prefix, checked, may_be_empty=True)
         files = StaticFiles(directory, index=index, hidden=hidden, cache_control=cache_control)
         self._register(Registered(Route(f"{checked}/{{path:path}}", files, in_schema=False)), {})
         if index and checked:
@@ -236,8 +260,7 @@ class Router:
             TypeError: one is none; a function becomes one by `router.middleware`.
         """
         for item in middleware:
-            if not isinstance(item, Middleware):
-                raise TypeError(f"expected Middleware, not {item!r}; see Router.middleware")
+            check_middleware(item)
         self.registry.middleware.extend(middleware)
         Registry.changes += 1
 
@@ -256,6 +279,9 @@ class Router:
             handler: the middleware, when used without parentheses.
             name: for messages; the function's when empty.
             order: where it stands; the lowest is outermost.
+
+        Raises:
+            TypeError: the handler is no coroutine function of two arguments.
         """
 
         def decorate(handler: M) -> M:
@@ -274,9 +300,16 @@ class Router:
 
         Args:
             kind: the exception, subclasses included.
+
+        Raises:
+            TypeError: that is no class of exceptions, or the handler does not take two
+                arguments.
         """
+        check_exception(kind)
 
         def decorate(handler: E) -> E:
+            where = f"exception handler of {kind.__name__}"
+            check_count(where, handler, ("request", "error"), plain=True)
             self.registry.error_handlers[kind] = handler
             Registry.changes += 1
             return handler
@@ -293,6 +326,8 @@ class Router:
             factory: see `flowcoro.app.Dependencies.provide`.
             as_type: the type that annotations name.
         """
+        if not callable(factory):
+            raise TypeError(f"Router.provide: expected a function or a class, got {factory!r}")
         self.registry.providers.append((factory, as_type))
         Registry.changes += 1
         return factory
@@ -426,11 +461,15 @@ class Router:
 
     # -- the work behind -----------------------------------------------------------------
 
-    def _decorator(self, path: str, options: dict[str, Any]) -> Callable[[H], H]:
+    def _decorator(
+        self, name: str, path: str, options: dict[str, Any], **own: Any
+    ) -> Callable[[H], H]:
         local_names = sys._getframe(2).f_locals  # noqa: SLF001 - see _register
+        check_path(f"Router.{name}", path, example=f"@router.{name}('/items')")
+        check_options(f"Router.{name} at {path!r}", options)
 
         def decorate(handler: H) -> H:
-            self._register(Registered(Route(path, handler, **options)), local_names)
+            self._register(Registered(Route(path, handler, **own, **options)), local_names)
             return handler
 
         return decorate
@@ -442,18 +481,11 @@ class Router:
         handler, which only its frame knows.
         """
         route = registered.route
-        PathTemplate.parse(self.registry.prefix + route.path)
+        template = PathTemplate.parse(self.registry.prefix + route.path)
         try:
-            read_signature(route.handler, {})
+            check_signature(route, template, read_signature(route.handler, {}))
         except NameError:
             # Or a name that the module defines later: it is looked for again when bound.
             registered.local_names = dict(local_names)
         self.registry.routes.append(registered)
         Registry.changes += 1
-
-
-def _checked_prefix(prefix: str) -> str:
-    prefix = prefix.rstrip("/")
-    if prefix:
-        PathTemplate.parse(prefix)
-    return prefix

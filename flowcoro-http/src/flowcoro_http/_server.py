@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
+import msgspec
 from anyio.abc import TaskGroup
 
 from flowcoro.app import Component, Health, HealthStatus
@@ -19,6 +20,7 @@ from flowcoro.config import ServerConfig
 from flowcoro.errors import ConfigError, FlowcoroError
 from flowcoro_http._asgi import Application
 from flowcoro_http._backend import CountingServer, Server, ServerBackend, ServerOptions
+from flowcoro_http._checks import check_text, shown_value
 from flowcoro_http._config import HttpConfig
 from flowcoro_http._encoding import ResponseEncoder
 from flowcoro_http._gate import Gate
@@ -65,6 +67,10 @@ class HttpServer(Component):
         backend: name of the server backend, or a backend; `http.backend` when None.
         name: unique among the application's components.
         config: settings to use instead of the `[http]` section.
+
+    Raises:
+        TypeError: an argument is of another type.
+        ValueError: the port is none, or a setting is out of range.
     """
 
     name = "http"
@@ -80,6 +86,7 @@ class HttpServer(Component):
         config: HttpConfig | None = None,
     ) -> None:
         _check(app, port)
+        _check_settings(host, backend, name, config)
         self.name = name
         self.app = app
         self._host = host
@@ -390,5 +397,26 @@ def _check(app: object, port: object) -> None:
         raise TypeError(
             f"HttpServer: expected a Router or an ASGI application, got {type(app).__name__}"
         )
-    if port is not None and not (isinstance(port, int) and 0 <= port <= 65535):
+    if port is not None and not (
+        isinstance(port, int) and not isinstance(port, bool) and 0 <= port <= 65535
+    ):
         raise ValueError(f"HttpServer: expected a port from 0 to 65535, got {port!r}")
+
+
+def _check_settings(host: object, backend: object, name: object, config: object) -> None:
+    """Refuse what only a section of the configuration is checked for, by who reads it."""
+    if host is not None:
+        check_text("HttpServer: host", host)
+    check_text("HttpServer: name", name)
+    if not isinstance(backend, str | ServerBackend | None):
+        raise TypeError(
+            f"HttpServer: backend: expected a name or a ServerBackend, not {shown_value(backend)}"
+        )
+    if config is None:
+        return
+    if not isinstance(config, HttpConfig):
+        raise TypeError(f"HttpServer: config: expected an HttpConfig, not {shown_value(config)}")
+    try:
+        msgspec.convert(msgspec.structs.asdict(config), HttpConfig)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"HttpServer: config: {error}") from None

@@ -18,6 +18,7 @@ from urllib.parse import quote
 import anyio.to_thread
 
 from flowcoro.io import FileInfo
+from flowcoro_http._checks import check_flag, check_text
 from flowcoro_http._files import FileBody, content_type_of
 from flowcoro_http._problem import HttpError
 from flowcoro_http._request import Request
@@ -63,7 +64,8 @@ class StaticFiles:
 
     Raises:
         NotADirectoryError: there is no such folder.
-        ValueError: `index` is no plain name.
+        ValueError: `index` is no plain name, or `cache_control` no value of a header field.
+        TypeError: an argument is of another type.
     """
 
     def __init__(
@@ -74,6 +76,14 @@ class StaticFiles:
         hidden: bool = False,
         cache_control: str = "",
     ) -> None:
+        if not isinstance(directory, str | os.PathLike):
+            raise TypeError(
+                f"StaticFiles: directory: expected a path, not {type(directory).__name__}"
+            )
+        check_text("StaticFiles: index", index)
+        check_flag("StaticFiles: hidden", hidden)
+        check_text("StaticFiles: cache_control", cache_control)
+        Response(headers={"cache-control": cache_control})  # refuses what no field can have
         self._directory = os.path.abspath(directory)
         if not os.path.isdir(self._directory):
             raise NotADirectoryError(f"static files: {self._directory} is not a folder")

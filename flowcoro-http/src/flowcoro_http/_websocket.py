@@ -47,6 +47,16 @@ _TOO_BIG = 1009
 _CLEAN = frozenset({_NORMAL, 1001, _NO_CODE})
 
 
+def _check_code(code: object) -> None:
+    if isinstance(code, bool) or not isinstance(code, int):
+        raise TypeError(f"close code of a WebSocket: expected an int, got {code!r}")
+    # Others have no meaning, or one that no frame may have (RFC 6455, section 7.4).
+    if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+        raise ValueError(
+            f"close code of a WebSocket: {code} may not be sent; those of your own are 4000 to 4999"
+        )
+
+
 class InvalidMessageError(ValueError):
     """The peer sent a message that the handler cannot take.
 
@@ -55,9 +65,14 @@ class InvalidMessageError(ValueError):
     Args:
         code: the close code (RFC 6455, section 7.4.1).
         message: what is wrong, for the peer.
+
+    Raises:
+        TypeError: the code is no int.
+        ValueError: it is none that may be sent.
     """
 
     def __init__(self, code: int, message: str) -> None:
+        _check_code(code)
         super().__init__(message)
         self.code = code
 
@@ -202,6 +217,7 @@ class WebSocket(RequestHead):
         """Send a message, `str` as text and `bytes` as binary.
 
         Raises:
+            TypeError: it is neither.
             BrokenResourceError: the peer has gone.
             ClosedResourceError: this side has closed.
             RuntimeError: the handshake is not accepted yet.
@@ -209,15 +225,25 @@ class WebSocket(RequestHead):
         self._check_open()
         if self.close_code is not None:
             raise BrokenResourceError
-        kind = "text" if isinstance(message, str) else "bytes"
+        if isinstance(message, str):
+            kind = "text"
+        elif isinstance(message, bytes | bytearray | memoryview):
+            kind = "bytes"
+        else:
+            found = type(message).__name__
+            raise TypeError(f"WebSocket.send: expected str or bytes, not {found}; see send_json")
         await self._deliver({"type": "websocket.send", kind: message})
 
     async def send_text(self, text: str) -> None:
         """Send a text message; raises as `send`."""
+        if not isinstance(text, str):
+            raise TypeError(f"WebSocket.send_text: expected str, not {type(text).__name__}")
         await self.send(text)
 
     async def send_bytes(self, content: bytes) -> None:
         """Send a binary message; raises as `send`."""
+        if isinstance(content, str):
+            raise TypeError("WebSocket.send_bytes: expected bytes, not str")
         await self.send(content)
 
     async def send_json(self, value: Any) -> None:
@@ -230,7 +256,12 @@ class WebSocket(RequestHead):
         Args:
             code: the close code (RFC 6455, section 7.4).
             reason: at most 123 bytes of UTF-8; longer ones are cut.
+
+        Raises:
+            TypeError: the code is no int.
+            ValueError: it is none that may be sent: 1000 to 1003, 1007 to 1014, 3000 to 4999.
         """
+        _check_code(code)
         if self._phase is _Phase.CLOSED:
             return
         self._phase = _Phase.CLOSED

@@ -14,6 +14,7 @@ import anyio
 import msgspec
 
 from flowcoro.app import Component, Health, HealthStatus
+from flowcoro_http._checks import check_seconds
 
 if TYPE_CHECKING:
     import httpx
@@ -103,6 +104,8 @@ class HttpClient(Component):
         transport: httpx.AsyncBaseTransport | None = None,
         name: str = "httpclient",
     ) -> None:
+        from flowcoro_http._client._checks import check_settings
+
         self.name = name
         self.timeout = timeout
         self._health_path = health_path
@@ -112,9 +115,9 @@ class HttpClient(Component):
             "connect_timeout": connect_timeout,
             "read_timeout": read_timeout,
             "pool_timeout": pool_timeout,
-            "headers": dict(headers or {}),
+            "headers": headers or {},
             "auth": auth,
-            "cookies": dict(cookies or {}),
+            "cookies": cookies or {},
             "max_connections": max_connections,
             "max_connections_per_origin": max_connections_per_origin,
             "max_idle_connections": max_idle_connections,
@@ -128,7 +131,11 @@ class HttpClient(Component):
             "follow_redirects": follow_redirects,
             "transport": transport,
         }
+        check_settings(self._settings, name, health_path)
+        for field in ("headers", "cookies"):
+            self._settings[field] = dict(self._settings[field])
         self._opened: Opened | None = None
+        self._ended = False
 
     @property
     def client(self) -> httpx.AsyncClient:
@@ -142,7 +149,11 @@ class HttpClient(Component):
     @property
     def _open(self) -> Opened:
         if self._opened is None:
-            raise anyio.ClosedResourceError
+            what = "is closed: its block has ended" if self._ended else "is not open yet"
+            raise anyio.ClosedResourceError(
+                f"HttpClient {self.name!r} {what}; requests belong into `async with client:`, "
+                "or between start and end of the application that it is a component of"
+            )
         return self._opened
 
     def state(self) -> PoolState | None:
@@ -151,9 +162,17 @@ class HttpClient(Component):
         return None if native is None else native.state()
 
     async def __aenter__(self) -> Self:
-        """Open the client; connections are made when they are needed."""
+        """Open the client; connections are made when they are needed.
+
+        Raises:
+            RuntimeError: it is open already.
+        """
         from flowcoro_http._client._setup import Settings, open_client
 
+        if self._opened is not None:
+            raise RuntimeError(
+                f"HttpClient {self.name!r} is open already; enter it once, and share it"
+            )
         self._opened = open_client(Settings(**self._settings))
         return self
 
@@ -165,6 +184,7 @@ class HttpClient(Component):
     ) -> None:
         """Close every connection; what is under way fails."""
         opened, self._opened = self._opened, None
+        self._ended = True
         if opened is not None:
             await opened.client.aclose()
 
@@ -201,6 +221,9 @@ class HttpClient(Component):
             TimeoutError: it took longer than `timeout`.
             ResponseTooLargeError: the response's body is longer than `max_body_bytes`.
             httpx.HTTPError: the connection failed, or the peer broke the protocol.
+            httpx.LocalProtocolError: a method or a header field cannot be sent; nothing was.
+            TypeError: an argument is of another type; nothing was sent.
+            ValueError: `timeout` is negative, or there are `content` and `json`.
             ClosedResourceError: the client is not started, or closed.
         """
         opened = self._open
@@ -219,17 +242,11 @@ class HttpClient(Component):
         json: Any,
         timeout: float | None,
     ) -> FetchResponse:
+        from flowcoro_http._client._fetch import fields_and_body
         from flowcoro_http._client._response import FetchResponse
 
-        pairs = headers.items() if isinstance(headers, Mapping) else headers or ()
-        fields = list(pairs)
-        if json is not None:
-            if content is not None:
-                raise ValueError("a request has content or json, not both")
-            content = msgspec.json.encode(json)
-            if all(name.lower() != "content-type" for name, _ in fields):
-                fields.append(("content-type", "application/json"))
-        response = await self.request(method, url, headers=fields, content=content, timeout=timeout)
+        fields, body = fields_and_body(headers, content, json)
+        response = await self.request(method, url, headers=fields, content=body, timeout=timeout)
         raw = [(name.lower(), value) for name, value in response.headers.raw]
         return FetchResponse.of(response.status_code, raw, response.content)
 
@@ -259,12 +276,15 @@ class HttpClient(Component):
         Raises:
             TimeoutError: it took longer than `timeout`.
             httpx.HTTPError: the connection failed, or the peer broke the protocol.
+            TypeError: an argument is of another type; nothing was sent.
+            ValueError: `timeout` or `retries` is negative.
+            ClosedResourceError: the client is not started, or closed.
         """
         import httpx
 
         from flowcoro_http._client._errors import shown
 
-        seconds = self.timeout if timeout is None else timeout
+        seconds = self._seconds(timeout)
         deadline = math.inf
         if seconds is not None:
             deadline = asyncio.get_running_loop().time() + seconds
@@ -277,6 +297,12 @@ class HttpClient(Component):
             late = asyncio.get_running_loop().time() >= deadline
             why = f" within {seconds} s" if late or not str(error) else f": {error}"
             raise TimeoutError(f"{method} {shown(url)}: no answer{why}") from error
+
+    def _seconds(self, timeout: float | None) -> float | None:
+        if timeout is None:
+            return self.timeout
+        check_seconds("HttpClient: timeout", timeout)
+        return timeout
 
     async def _send(
         self,
@@ -343,7 +369,16 @@ class HttpClient(Component):
             options: as for `request`.
         """
         if body is not None:
-            headers = {"content-type": "application/json", **(options.pop("headers", None) or {})}
+            import httpx
+
+            from flowcoro_http._client._checks import refuse_headers
+
+            given = options.pop("headers", None)
+            try:
+                headers = httpx.Headers(given)
+            except (AttributeError, TypeError, ValueError) as error:
+                refuse_headers(given, "ascii", error)
+            headers.setdefault("content-type", "application/json")
             options |= {"content": msgspec.json.encode(body), "headers": headers}
         response = await self.request(method, url, **options)
         response.raise_for_status()
@@ -371,12 +406,13 @@ class HttpClient(Component):
         Raises:
             TimeoutError: a wait took longer than `timeout`.
             httpx.HTTPError: the connection failed, or the peer broke the protocol.
+            TypeError: and the others of `request`.
         """
         import httpx
 
         from flowcoro_http._client._errors import shown
 
-        seconds = self.timeout if timeout is None else timeout
+        seconds = self._seconds(timeout)
         try:
             response = await self._send(
                 method, url, options, retries, math.inf, phases=seconds, stream=True

@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 import httpx
 import msgspec
 
+from flowcoro_http._checks import check_seconds
+from flowcoro_http._client._checks import check_method, check_url, refuse_headers
 from flowcoro_http._client._errors import (
     IDEMPOTENT,
     LATE,
@@ -26,7 +28,7 @@ from flowcoro_http._client._response import FetchResponse, decoded
 from flowcoro_http._client._retry import Retrier, log_retry
 from flowcoro_http._native import ClientConnection, ExchangeError, format_request
 
-__all__ = ["Fetcher", "HeaderItems"]
+__all__ = ["Fetcher", "HeaderItems", "fields_and_body"]
 
 HeaderItems = Mapping[str, str] | Iterable[tuple[str, str]]
 
@@ -90,6 +92,7 @@ class Fetcher:
         self._retrier = retrier
         self._policy = retrier.policy
         self._auth = auth
+        self._loop = pool.loop
         self._time = pool.loop.time
         self._timeout = math.inf if timeout is None else timeout
         self._connect_timeout = connect_timeout
@@ -108,17 +111,21 @@ class Fetcher:
         timeout: float | None = None,
     ) -> FetchResponse:
         """Send a request and return its response; see `HttpClient.fetch`."""
-        target = self._targets.get(url) or self._resolve(url)
-        if not method.isupper():
-            method = method.upper()
+        try:
+            target = self._targets.get(url) or self._resolve(url)
+            if not method.isupper():
+                method = method.upper()
+        except (AttributeError, TypeError):
+            check_url("HttpClient: url", url)
+            check_method(method)
+            raise
         if headers is None and content is None and json is None:
             sent = target.sent.get(method) or _plain(target, method)
         else:
             sent = _own(target, method, headers, content, json)
-        seconds = self._timeout if timeout is None else timeout
+        seconds = self._begin(timeout)
         deadline = self._time() + seconds
         retrier = self._retrier
-        retrier.note_request()
         tried = 1
         while True:
             outcome: FetchResponse | httpx.TransportError
@@ -143,6 +150,15 @@ class Fetcher:
             log_retry(method, url, delay, outcome)
             await asyncio.sleep(delay)
             tried += 1
+
+    def _begin(self, timeout: float | None) -> float:
+        """Note that a request begins, and return how many seconds it has."""
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("the client belongs to another event loop; open one on each")
+        if timeout is not None:
+            check_seconds("HttpClient: timeout", timeout)
+        self._retrier.note_request()
+        return self._timeout if timeout is None else timeout
 
     def _finished(self, response: FetchResponse) -> FetchResponse:
         return decoded(response, self._max_body) if response.coded else response
@@ -198,7 +214,10 @@ class Fetcher:
         request = self._client.build_request("GET", bare)
         where = request.url
         if where.scheme not in _PORTS or not where.raw_host:
-            raise httpx.UnsupportedProtocol("fetch() takes http and https, with a host")
+            raise httpx.UnsupportedProtocol(
+                f"fetch() takes http and https, with a host, not {shown(where)!r}"
+                + ("" if where.scheme else ", which is relative: the client has no base_url")
+            )
         origin = self._pool.origin(
             where.scheme, where.raw_host.decode("ascii"), where.port or _PORTS[where.scheme]
         )
@@ -231,22 +250,57 @@ def _own(
     json: Any,
 ) -> _Sent:
     """Return a request with fields or a body of its own."""
-    pairs = headers.items() if isinstance(headers, Mapping) else headers or ()
-    own = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
+    own, body = fields_and_body(headers, content, json)
     names = {name.lower() for name, _ in own}
+    fields = [field for field in target.fields if field[0].lower() not in names] + own
+    return _made(method, target.path, fields, body)
+
+
+def fields_and_body(
+    headers: HeaderItems | None, content: bytes | str | None, json: Any
+) -> tuple[list[_Field], bytes | None]:
+    """Return the fields and the body of a fetch, as they are sent.
+
+    Raises:
+        TypeError: they are of another type.
+        ValueError: there are two bodies, or a field that follows from the body.
+        httpx.LocalProtocolError: a field cannot be sent.
+    """
+    fields = _encoded(headers) if headers else []
+    names = {name.lower() for name, _ in fields}
     if not names.isdisjoint((b"content-length", b"transfer-encoding")):
         raise ValueError("what frames a body is not given: it follows from the body")
-    fields = [field for field in target.fields if field[0].lower() not in names] + own
-    body: bytes | None = None
     if json is not None:
         if content is not None:
             raise ValueError("a request has content or json, not both")
-        body = msgspec.json.encode(json)
         if b"content-type" not in names:
             fields.append((b"Content-Type", b"application/json"))
-    elif content is not None:
-        body = content.encode() if isinstance(content, str) else bytes(content)
-    return _made(method, target.path, fields, body)
+        return fields, msgspec.json.encode(json)
+    if content is None:
+        return fields, None
+    if isinstance(content, str):
+        return fields, content.encode()
+    # Of a number bytes() would make as many NULs.
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise TypeError(
+            f"HttpClient: content: expected bytes or text, not {type(content).__name__}"
+        )
+    return fields, bytes(content)
+
+
+def _encoded(headers: HeaderItems) -> list[_Field]:
+    try:
+        if isinstance(headers, Mapping):
+            pairs: Iterable[tuple[str, str]] = headers.items()
+        else:
+            if not isinstance(headers, str | bytes):
+                headers = list(headers)
+            pairs = headers
+            if any(isinstance(pair, str) for pair in headers):
+                raise TypeError  # one of two letters would pass for a pair
+        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
+    except (AttributeError, TypeError, ValueError) as error:
+        refuse_headers(headers, "latin-1", error, raw=False)
 
 
 def _made(method: str, path: bytes, fields: list[_Field], body: bytes | None) -> _Sent:
@@ -254,7 +308,8 @@ def _made(method: str, path: bytes, fields: list[_Field], body: bytes | None) ->
         fields = [*fields, (b"Content-Length", b"%d" % len(body or b""))]
     try:
         head, _, closes = format_request(method.encode("ascii"), path, fields)
-    except ValueError as error:
+    except (AttributeError, ValueError) as error:
+        check_method(method)
         raise httpx.LocalProtocolError(str(error)) from None
     return head, body, method == "HEAD", closes
 

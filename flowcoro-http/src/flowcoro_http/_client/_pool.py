@@ -289,10 +289,10 @@ class Pool:
     async def _wait(
         self, origin: Origin, pool_timeout: float | None, *, fresh: bool
     ) -> ClientConnection:
+        limit = asyncio.timeout(pool_timeout)
         waiter = _Waiter(self._loop.create_future(), next(self._numbers), fresh=fresh)
         origin.waiting.append(waiter)
         self._hungry[origin] = None
-        limit = asyncio.timeout(pool_timeout)
         try:
             async with limit:
                 return await waiter.future
@@ -383,7 +383,11 @@ class Pool:
     async def _connect(
         self, connection: ClientConnection, origin: Origin, timeout: float | None
     ) -> ClientConnection:
-        limit = asyncio.timeout(timeout)
+        try:
+            limit = asyncio.timeout(timeout)
+        except BaseException:
+            connection.abort()  # httpx lets anything pass for a number of seconds
+            raise
         try:
             async with limit:
                 await self._open_transport(connection, origin)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
+from flowcoro_http._checks import check_int, check_seconds, check_texts, shown_value
 from flowcoro_http._client._errors import IDEMPOTENT, shown
 
 __all__ = ["Retrier", "RetryPolicy", "log_retry"]
@@ -26,6 +28,8 @@ _BROKEN = (
     httpx.ReadTimeout,
     httpx.WriteTimeout,
 )
+
+_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Z-]+")
 
 _RESERVE = 10.0
 """Retries that a budget has at the start, and at most."""
@@ -64,13 +68,30 @@ class RetryPolicy:
     budget: float | None = 0.2
 
     def __post_init__(self) -> None:
-        if self.retries < 0:
-            raise ValueError(f"retries must be 0 or more, not {self.retries}")
-        if not 0 <= self.first_delay <= self.longest_delay:
+        """Refuse what makes no sense.
+
+        Raises:
+            TypeError: an attribute is of another type.
+            ValueError: a number is out of range, or a method is none in upper case.
+        """
+        check_int("RetryPolicy: retries", self.retries)
+        check_seconds("RetryPolicy: first_delay", self.first_delay)
+        check_seconds("RetryPolicy: longest_delay", self.longest_delay)
+        if self.first_delay > self.longest_delay:
             raise ValueError(
-                "a policy needs 0 <= first_delay <= longest_delay, "
-                f"not {self.first_delay} and {self.longest_delay}"
+                "RetryPolicy: expected first_delay <= longest_delay, "
+                f"not {self.first_delay} and {self.longest_delay} seconds"
             )
+        check_seconds("RetryPolicy: longest_retry_after", self.longest_retry_after)
+        check_seconds("RetryPolicy: budget", self.budget, optional=True, unit="retries")
+        _check_statuses(self.statuses)
+        check_texts("RetryPolicy: methods", self.methods, "{'GET', 'POST'}")
+        for method in self.methods:
+            if not _METHOD.fullmatch(method):
+                raise ValueError(
+                    "RetryPolicy: methods: expected them in upper case, such as {'GET', 'POST'}, "
+                    f"not {shown_value(method)}"
+                )
 
     def wants_status(self, method: str, status: int) -> bool:
         """Tell whether a request with that response is one to be tried again."""
@@ -96,6 +117,16 @@ class RetryPolicy:
         if asked is None:
             return delay
         return None if asked > self.longest_retry_after else max(delay, asked)
+
+
+def _check_statuses(statuses: object) -> None:
+    if isinstance(statuses, str | bytes) or not isinstance(statuses, Collection):
+        raise TypeError(
+            "RetryPolicy: statuses: expected several, such as {429, 503}, "
+            f"not {shown_value(statuses)}"
+        )
+    for status in statuses:
+        check_int("RetryPolicy: statuses", status, least=100, most=599)
 
 
 def _retry_after(value: str | None) -> float | None:

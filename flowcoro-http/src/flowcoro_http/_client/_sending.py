@@ -8,6 +8,12 @@ from typing import Any
 
 import httpx
 
+from flowcoro_http._client._checks import (
+    check_auth,
+    check_method,
+    check_url,
+    refuse_headers,
+)
 from flowcoro_http._client._errors import without_user
 from flowcoro_http._client._retry import RetryPolicy, log_retry
 from flowcoro_http._client._setup import Opened, as_policy
@@ -38,16 +44,29 @@ class Sending:
         stream: bool,
     ) -> None:
         self._opened = opened
-        where, user = without_user(url)
         self._options = {
             name: options.pop(name) for name in ("auth", "follow_redirects") if name in options
         }
+        if "auth" in self._options:
+            check_auth(self._options["auth"])
+        _check_body(options)
+        self._stream = stream
+        try:
+            where, user = without_user(url)
+            self._request = opened.client.build_request(
+                method, where, timeout=opened.settings.phases(phases), **options
+            )
+        except (AttributeError, TypeError, ValueError) as error:
+            check_url("HttpClient: url", url)
+            check_method(method)
+            refuse_headers(options.get("headers") or {}, "ascii", error)
         if user is not None:
             self._options.setdefault("auth", user)
-        self._stream = stream
-        self._request = opened.client.build_request(
-            method, where, timeout=opened.settings.phases(phases), **options
-        )
+        if not isinstance(self._request.stream, httpx.AsyncByteStream):
+            raise TypeError(
+                "HttpClient: the body is one of synchronous pieces; expected bytes, text or an "
+                "asynchronous iterator"
+            )
 
     async def run(self, retries: RetryPolicy | int | None, deadline: float) -> httpx.Response:
         """Send it until there is a response that stands, or nothing helps.
@@ -84,6 +103,15 @@ class Sending:
                 await outcome.aclose()
             await asyncio.sleep(delay)
             tried += 1
+
+
+def _check_body(options: dict[str, Any]) -> None:
+    """See that there is one body: of several httpx sends one, and says nothing."""
+    if "json" not in options and "content" not in options:
+        return
+    form = bool(options.get("data") or options.get("files"))
+    if form + (options.get("content") is not None) + (options.get("json") is not None) > 1:
+        raise ValueError("a request has content, json, or data and files, not several of these")
 
 
 def _left(deadline: float) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from flowcoro_http._client._checks import check_retries
 from flowcoro_http._client._errors import without_user
 from flowcoro_http._client._fetch import Fetcher
 from flowcoro_http._client._pool import Pool, PoolOptions
@@ -89,7 +90,10 @@ class _Transport(NativeTransport):
 
 def as_policy(retries: RetryPolicy | int) -> RetryPolicy:
     """Return a policy, from one or from how often it tries again."""
-    return retries if isinstance(retries, RetryPolicy) else RetryPolicy(retries)
+    if isinstance(retries, RetryPolicy):
+        return retries
+    check_retries("HttpClient", retries)
+    return RetryPolicy(retries)
 
 
 def open_client(settings: Settings) -> Opened:

@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator
 
 import httpx
 
-from flowcoro_http._client._errors import IDEMPOTENT, LATE, is_silent, raised
+from flowcoro_http._checks import check_int, check_text
+from flowcoro_http._client._checks import check_limits, check_method, check_verify
+from flowcoro_http._client._errors import IDEMPOTENT, LATE, is_silent, raised, shown
 from flowcoro_http._client._pool import Origin, Pool, PoolOptions, PoolState, make_tls
 from flowcoro_http._native import Call, ClientConnection, ExchangeError, format_request
 
@@ -40,6 +42,10 @@ class NativeTransport(httpx.AsyncBaseTransport):
         max_head_bytes: the longest status line and header fields that a server may send.
         max_headers: the most header fields that a server may send.
 
+    Raises:
+        TypeError: an argument is of another type.
+        ValueError: a limit makes no sense.
+
     Example:
         ```python
         import httpx
@@ -61,6 +67,14 @@ class NativeTransport(httpx.AsyncBaseTransport):
         max_headers: int = 100,
     ) -> None:
         limits = limits or httpx.Limits(max_connections=100, max_keepalive_connections=20)
+        _check_limits(limits)
+        check_limits("NativeTransport", max_connections_per_origin, limits.keepalive_expiry)
+        check_verify("NativeTransport", verify)
+        check_int("NativeTransport: max_head_bytes", max_head_bytes, least=1)
+        check_int("NativeTransport: max_headers", max_headers, least=1)
+        for field, text in {"uds": uds, "local_address": local_address}.items():
+            if text is not None:
+                check_text(f"NativeTransport: {field}", text)
         tls = None if verify is True else make_tls(httpx.create_ssl_context(verify))
         self._options = PoolOptions(
             max_connections=limits.max_connections,
@@ -111,7 +125,8 @@ class NativeTransport(httpx.AsyncBaseTransport):
             head, length, closes = format_request(
                 request.method.encode("ascii"), request.url.raw_path, request.headers.raw
             )
-        except ValueError as error:
+        except (AttributeError, ValueError) as error:
+            check_method(request.method)
             raise httpx.LocalProtocolError(str(error)) from None
         outgoing = _Outgoing(request, head, length, closes=closes)
         fresh = False
@@ -158,10 +173,24 @@ class NativeTransport(httpx.AsyncBaseTransport):
             await pool.aclose()
 
 
+def _check_limits(limits: httpx.Limits) -> None:
+    if not isinstance(limits, httpx.Limits):
+        raise TypeError(
+            f"NativeTransport: limits: expected httpx.Limits, not {type(limits).__name__}"
+        )
+    most, idle = limits.max_connections, limits.max_keepalive_connections
+    check_int("NativeTransport: limits: max_connections", most, least=1, optional=True)
+    check_int("NativeTransport: limits: max_keepalive_connections", idle, optional=True)
+
+
 def _origin_of(pool: Pool, request: httpx.Request) -> Origin:
     url = request.url
     scheme = url.scheme
     if scheme not in _PORTS:
+        if not scheme:
+            raise httpx.UnsupportedProtocol(
+                f"the URL {shown(url)!r} is relative, and there is no base URL"
+            )
         raise httpx.UnsupportedProtocol(f"{scheme!r} is neither http nor https")
     host = url.raw_host.decode("ascii")
     if not host:
@@ -211,6 +240,11 @@ class _Outgoing:
             raise httpx.LocalProtocolError("the request's body is not for an asynchronous client")
         try:
             async for piece in stream:
+                # Of a number bytes() would make as many NULs.
+                if not isinstance(piece, bytes | bytearray | memoryview):
+                    raise TypeError(
+                        f"a piece of the request's body: expected bytes, not {type(piece).__name__}"
+                    )
                 full = call.write(bytes(piece))  # the same, if it is that
                 while full and not call.done:
                     await _wait(call, pool, timeout)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from flowcoro_http._checks import check_int
+from flowcoro_http._declared import check_question
 from flowcoro_http._middleware import CallNext, Middleware
 from flowcoro_http._request import Request
 from flowcoro_http._response import Response
@@ -24,6 +26,7 @@ class BodyLimit(Middleware):
 
     Raises:
         ValueError: `max_bytes` is negative.
+        TypeError: an argument is of another type.
     """
 
     def __init__(
@@ -33,9 +36,9 @@ class BodyLimit(Middleware):
         applies: Callable[[Request], bool] | None = None,
         order: int = -400,
     ) -> None:
-        if max_bytes < 0:
-            raise ValueError(f"max_bytes must not be negative: {max_bytes}")
+        check_int("BodyLimit: max_bytes", max_bytes)
         super().__init__("body-limit", self._handle, order)
+        check_question("BodyLimit", "applies", applies, ("request",))
         self._max_bytes = max_bytes
         self._applies = applies
 

@@ -14,6 +14,8 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 
 import anyio.to_thread
 
+from flowcoro_http._checks import check_int, check_texts
+from flowcoro_http._declared import check_question
 from flowcoro_http._middleware import CallNext, Middleware
 from flowcoro_http._request import Request
 from flowcoro_http._response import Response
@@ -73,7 +75,8 @@ class Compression(Middleware):
         order: where it stands.
 
     Raises:
-        ValueError: a coding is not known, or a level out of range.
+        ValueError: a coding is not known, or a number out of range.
+        TypeError: an argument is of another type.
     """
 
     def __init__(
@@ -88,19 +91,18 @@ class Compression(Middleware):
         order: int = -300,
     ) -> None:
         super().__init__("compression", self._handle, order)
-        levels = {
-            "gzip": (gzip_level, 1, 9),
-            "br": (brotli_quality, 0, 11),
-            "zstd": (zstd_level, 1, 19),
-        }
+        check_texts("Compression: codings", codings, "['zstd', 'gzip']")
+        check_int("Compression: minimum_bytes", minimum_bytes)
+        check_int("Compression: gzip_level", gzip_level, least=1, most=9)
+        check_int("Compression: brotli_quality", brotli_quality, most=11)
+        check_int("Compression: zstd_level", zstd_level, least=1, most=19)
+        check_question("Compression", "skip", skip, ("request", "response"))
+        levels = {"gzip": gzip_level, "br": brotli_quality, "zstd": zstd_level}
         self._codings: dict[str, Coding] = {}
         for name in codings:
             if name not in levels:
-                raise ValueError(f"coding {name!r} is none of {', '.join(CODINGS)}")
-            level, least, most = levels[name]
-            if not least <= level <= most:
-                raise ValueError(f"{name}: expected {least} to {most}, not {level}")
-            coding = make_coding(name, level)
+                raise ValueError(f"Compression: coding {name!r} is none of {', '.join(CODINGS)}")
+            coding = make_coding(name, levels[name])
             if coding is not None:
                 self._codings[name] = coding
         self._offered = list(self._codings)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
+from flowcoro_http._checks import check_flag, check_int, check_texts, shown_value
 from flowcoro_http._middleware import CallNext, Middleware
 from flowcoro_http._request import Request
 from flowcoro_http._response import Response
@@ -41,8 +42,9 @@ class Cors(Middleware):
 
     Raises:
         ValueError: `credentials` for everyone, which would open the service to any site that a
-            user visits; an origin that is none, such as one with a path.
-        TypeError: `origins` is one text.
+            user visits; an origin that is none, such as one with a path; a pattern, a method or
+            a name that is none.
+        TypeError: an argument is of another type, such as one text for several.
     """
 
     def __init__(
@@ -58,23 +60,30 @@ class Cors(Middleware):
         order: int = -800,
     ) -> None:
         super().__init__("cors", self._handle, order)
-        if isinstance(origins, str):
-            raise TypeError("origins: expected several, such as ['https://app.example']")
+        check_texts("Cors: origins", origins, "['https://app.example']")
+        _check_tokens("methods", methods, "['GET', 'PUT']")
+        _check_tokens("headers", headers, "['x-request-id']")
+        _check_tokens("expose", expose, "['x-request-id']")
+        check_flag("Cors: credentials", credentials)
+        check_int("Cors: max_age", max_age)
         self._everyone = "*" in origins
         if self._everyone and credentials:
-            raise ValueError("credentials for every origin: name the origins that may have them")
+            raise ValueError(
+                "Cors: credentials for every origin: name the origins that may have them"
+            )
         for origin in origins:
             if origin != "*" and not _ORIGIN.fullmatch(origin):
-                raise ValueError(f"{origin!r} is no origin, such as 'https://app.example:8443'")
+                raise ValueError(
+                    f"Cors: {origin!r} is no origin, such as 'https://app.example:8443'"
+                )
         self._origins = frozenset(origins) - {"*"}
-        self._pattern = re.compile(origin_pattern) if origin_pattern else None
+        self._pattern = _compile(origin_pattern) if origin_pattern else None
         self._methods = [method.upper() for method in methods]
         self._any_header = "*" in headers
         self._headers = [*_SAFE_HEADERS, *(name.lower() for name in headers if name != "*")]
         self._expose = ", ".join(expose)
         self._credentials = credentials
-        self._max_age = str(int(max_age))
-        Response(headers={"x": ", ".join([*self._methods, *self._headers, self._expose])})
+        self._max_age = str(max_age)
 
     async def _handle(self, request: Request, call_next: CallNext) -> Response:
         origin = request.headers.get("origin")
@@ -111,3 +120,27 @@ class Cors(Middleware):
         response.headers["access-control-allow-methods"] = ", ".join(self._methods)
         response.headers["access-control-allow-headers"] = ", ".join(headers)
         response.headers["access-control-max-age"] = self._max_age
+
+
+def _check_tokens(field: str, values: Sequence[str], example: str) -> None:
+    """See that each is a name that the answer to a preflight can hold (RFC 9110, section 5.6.2)."""
+    check_texts(f"Cors: {field}", values, example)
+    for value in values:
+        if not _TOKEN.fullmatch(value):
+            raise ValueError(f"Cors: {field}: {value!r} is not a token, such as in {example}")
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    try:
+        compiled = re.compile(pattern)
+        compiled.fullmatch("")  # one of bytes matches no text
+    except TypeError:
+        raise TypeError(
+            "Cors: origin_pattern: expected a regular expression as text, "
+            f"not {shown_value(pattern)}"
+        ) from None
+    except re.error as error:
+        raise ValueError(
+            f"Cors: origin_pattern {pattern!r} is no regular expression: {error}"
+        ) from error
+    return compiled

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 
 import anyio
 
+from flowcoro_http._checks import check_seconds, check_text
 from flowcoro_http._middleware import CallNext, Middleware
 from flowcoro_http._request import Request
 from flowcoro_http._response import Response
@@ -32,12 +32,15 @@ class Deadline(Middleware):
         order: where it stands.
 
     Raises:
-        ValueError: `seconds` is not positive.
+        ValueError: `seconds` is not positive, or infinite; `header` is no name of a field.
+        TypeError: an argument is of another type.
     """
 
     def __init__(self, seconds: float, *, header: str = "", order: int = -500) -> None:
-        if not 0 < seconds < math.inf:
-            raise ValueError(f"a deadline is some seconds ahead, not {seconds}")
+        check_seconds("Deadline: seconds", seconds, positive=True, finite=True)
+        check_text("Deadline: header", header)
+        if header:
+            Response(headers={header: ""})  # refuses what no field's name can be
         super().__init__("deadline", self._handle, order)
         self._seconds = seconds
         self._header = header

@@ -27,6 +27,8 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
+from flowcoro_http._checks import check_int, check_seconds
+from flowcoro_http._declared import check_question
 from flowcoro_http._middleware import CallNext, Middleware
 from flowcoro_http._problem import HttpError
 from flowcoro_http._request import Request
@@ -68,6 +70,7 @@ class Overload(Middleware):
 
     Raises:
         ValueError: a number makes no sense.
+        TypeError: an argument is of another type.
     """
 
     def __init__(
@@ -85,10 +88,24 @@ class Overload(Middleware):
         order: int = -600,
     ) -> None:
         super().__init__("overload", self._handle, order)
-        if not 0 < target <= interval < math.inf or latency < 0:
-            raise ValueError("target must be positive and at most interval, latency not negative")
-        if not 1 <= min_limit <= initial_limit <= max_limit or max_waiting < 0:
-            raise ValueError("expected 1 <= min_limit <= initial_limit <= max_limit")
+        check_seconds("Overload: target", target, positive=True, finite=True)
+        check_seconds("Overload: interval", interval, positive=True, finite=True)
+        if target > interval:
+            raise ValueError(
+                f"Overload: expected target <= interval, not {target} and {interval} seconds"
+            )
+        check_seconds("Overload: latency", latency, finite=True)
+        limits = {"min_limit": min_limit, "initial_limit": initial_limit, "max_limit": max_limit}
+        for field, limit in limits.items():
+            check_int(f"Overload: {field}", limit, least=1)
+        if not min_limit <= initial_limit <= max_limit:
+            raise ValueError(
+                "Overload: expected min_limit <= initial_limit <= max_limit, "
+                f"not {min_limit}, {initial_limit} and {max_limit}"
+            )
+        check_int("Overload: max_waiting", max_waiting)
+        check_int("Overload: retry_after", retry_after)
+        check_question("Overload", "exempt", exempt, ("request",))
         self._here = _Here(
             partial(_Limit, target, interval, latency, min_limit, max_limit, initial_limit),
             partial(_Queue, target, interval, max_waiting),

@@ -17,6 +17,8 @@ from collections.abc import Callable
 
 import anyio
 
+from flowcoro_http._checks import check_int, check_seconds, check_text
+from flowcoro_http._declared import check_question
 from flowcoro_http._middleware import CallNext, Middleware
 from flowcoro_http._problem import HttpError
 from flowcoro_http._request import Request
@@ -61,6 +63,7 @@ class RateLimit(Middleware):
 
     Raises:
         ValueError: a number is not positive, or the name not of printable ASCII.
+        TypeError: an argument is of another type.
     """
 
     def __init__(
@@ -75,10 +78,16 @@ class RateLimit(Middleware):
         order: int = -700,
     ) -> None:
         super().__init__(f"rate-limit-{name}", self._handle, order)
-        if limit < 1 or not 0 < per < math.inf or burst < 0 or max_keys < 1:
-            raise ValueError("limit, per and max_keys must be positive, and burst not negative")
+        check_int("RateLimit: limit", limit, least=1)
+        check_seconds("RateLimit: per", per, positive=True, finite=True)
+        check_int("RateLimit: burst", burst)
+        if key is None:
+            raise TypeError("RateLimit: key: expected a function, not None")
+        check_question("RateLimit", "key", key, ("request",))
+        check_int("RateLimit: max_keys", max_keys, least=1)
+        check_text("RateLimit: name", name)
         if not (name.isascii() and name.isprintable()) or set(name) & set('"\\'):
-            raise ValueError(f"name {name!r}: expected printable ASCII without quotes")
+            raise ValueError(f"RateLimit: name {name!r}: expected printable ASCII without quotes")
         self._interval = per / limit
         self._burst = burst or limit
         self._key = key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 
+from flowcoro_http._checks import check_flag, check_text
 from flowcoro_http._middleware import CallNext, Middleware
 from flowcoro_http._request import Request
 from flowcoro_http._response import Response
@@ -22,12 +23,15 @@ class RequestId(Middleware):
 
     Raises:
         ValueError: `header` is no name of a field.
+        TypeError: an argument is of another type.
     """
 
     def __init__(
         self, *, header: str = "x-request-id", trust: bool = True, order: int = -1050
     ) -> None:
         super().__init__("request-id", self._handle, order)
+        check_text("RequestId: header", header)
+        check_flag("RequestId: trust", trust)
         Response(headers={header: ""})  # refuses what no field's name can be
         self._header = header
         self._trust = trust

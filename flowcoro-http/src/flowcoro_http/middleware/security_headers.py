@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from flowcoro_http._checks import check_flag, check_int, check_text
 from flowcoro_http._middleware import CallNext, Middleware
 from flowcoro_http._multi import MutableHeaders
 from flowcoro_http._request import Request
@@ -44,6 +45,7 @@ class SecurityHeaders(Middleware):
 
     Raises:
         ValueError: a value cannot be in a header field, or `hsts_preload` lacks what it needs.
+        TypeError: an argument is of another type.
     """
 
     def __init__(
@@ -63,6 +65,14 @@ class SecurityHeaders(Middleware):
         order: int = -900,
     ) -> None:
         super().__init__("security-headers", self._handle, order)
+        check_int("SecurityHeaders: hsts_seconds", hsts_seconds)
+        check_flag("SecurityHeaders: hsts_subdomains", hsts_subdomains)
+        check_flag("SecurityHeaders: hsts_preload", hsts_preload)
+        if not isinstance(more, Mapping | None):
+            raise TypeError(
+                "SecurityHeaders: more: expected a mapping of names to values, "
+                f"not {type(more).__name__}"
+            )
         if hsts_preload and (hsts_seconds < _YEAR or not hsts_subdomains):
             raise ValueError("hsts_preload needs hsts_subdomains, and a year of hsts_seconds")
         fields = {
@@ -75,12 +85,16 @@ class SecurityHeaders(Middleware):
             "permissions-policy": permissions_policy,
             **(more or {}),
         }
-        self._fields = MutableHeaders({n: v for n, v in fields.items() if v}).multi_items()
+        fields = {name: value for name, value in fields.items() if value}
+        for name, value in fields.items():
+            check_text("SecurityHeaders: a field's name", name)
+            check_text(f"SecurityHeaders: {name}", value)
+        self._fields = MutableHeaders(fields).multi_items()
         self._hsts = ""
         if hsts_seconds:
             subdomains = "; includeSubDomains" if hsts_subdomains else ""
             preload = "; preload" if hsts_preload else ""
-            self._hsts = f"max-age={int(hsts_seconds)}{subdomains}{preload}"
+            self._hsts = f"max-age={hsts_seconds}{subdomains}{preload}"
 
     async def _handle(self, request: Request, call_next: CallNext) -> Response:
         response = await call_next(request)

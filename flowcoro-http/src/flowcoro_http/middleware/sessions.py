@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from flowcoro_http._checks import check_choice, check_flag, check_int, check_text
 from flowcoro_http._middleware import CallNext, Middleware
 from flowcoro_http._request import Request, RequestHead
 from flowcoro_http._response import Response
@@ -126,7 +127,9 @@ class Sessions(Middleware):
         order: where it stands.
 
     Raises:
-        ValueError: there is no key, or a short one; `none` without `secure`.
+        ValueError: there is no key, or a short one; `none` without `secure`; a number or a text
+            that a cookie cannot have.
+        TypeError: an argument is of another type, such as one key for several.
         ModuleNotFoundError: itsdangerous is not there.
     """
 
@@ -144,8 +147,14 @@ class Sessions(Middleware):
         order: int = -200,
     ) -> None:
         super().__init__("sessions", self._handle, order)
+        for field, text in {"cookie": cookie, "path": path, "domain": domain}.items():
+            check_text(f"Sessions: {field}", text)
+        check_int("Sessions: max_age", max_age, least=1)
+        check_int("Sessions: refresh_after", refresh_after)
+        check_flag("Sessions: secure", secure)
+        check_choice("Sessions: same_site", same_site, ("lax", "strict", "none"))
         if same_site == "none" and not secure:
-            raise ValueError("browsers take same_site 'none' only with secure")
+            raise ValueError("Sessions: browsers take same_site 'none' only with secure")
         self._serializer = _serializer(keys, cookie)
         self._cookie = cookie
         self._max_age = max_age
@@ -221,14 +230,25 @@ def _encode(values: Any) -> bytes:
 def _serializer(keys: Sequence[str | bytes], cookie: str) -> URLSafeTimedSerializer:
     from itsdangerous import URLSafeTimedSerializer
 
-    if isinstance(keys, str | bytes):
-        raise TypeError("keys: expected several, the one that signs first")
+    # No error repeats what was given: it may be a secret.
+    if isinstance(keys, str | bytes | bytearray) or not isinstance(keys, Sequence):
+        raise TypeError(
+            f"Sessions: keys: expected several, the one that signs first, not {type(keys).__name__}"
+        )
     if not keys:
-        raise ValueError("keys: sessions need a key that signs them")
-    secrets = [key.encode() if isinstance(key, str) else bytes(key) for key in keys]
-    for position, secret in enumerate(secrets, start=1):
+        raise ValueError("Sessions: keys: sessions need a key that signs them")
+    secrets: list[bytes] = []
+    for position, key in enumerate(keys, start=1):
+        if not isinstance(key, str | bytes):
+            raise TypeError(
+                f"Sessions: key {position}: expected text or bytes, not {type(key).__name__}"
+            )
+        secret = key.encode() if isinstance(key, str) else key
         if len(secret) < _SHORTEST_KEY:
-            raise ValueError(f"key {position} of sessions is shorter than {_SHORTEST_KEY} bytes")
+            raise ValueError(
+                f"Sessions: key {position} of sessions is shorter than {_SHORTEST_KEY} bytes"
+            )
+        secrets.append(secret)
     return URLSafeTimedSerializer(
         secrets[::-1],  # itsdangerous signs with the last
         salt=f"flowcoro_http.session.{cookie}",

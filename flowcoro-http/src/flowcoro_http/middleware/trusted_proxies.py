@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from flowcoro_http._checks import check_choice, check_flag
 from flowcoro_http._middleware import CallNext, Middleware
 from flowcoro_http._request import Forwarded, Request, RequestHead
 from flowcoro_http._response import Response
@@ -58,7 +59,7 @@ class TrustedProxies(Middleware):
 
     Raises:
         ValueError: a network is none, such as one with bits behind its mask.
-        TypeError: `networks` is one text.
+        TypeError: `networks` is one text, or holds something else; `host` is no bool.
     """
 
     def __init__(
@@ -70,15 +71,16 @@ class TrustedProxies(Middleware):
         order: int = -1100,
     ) -> None:
         super().__init__("trusted-proxies", self._handle, order)
-        if isinstance(networks, str):
-            raise TypeError("networks: expected several, such as ['10.0.0.0/8']")
-        if header not in {"x-forwarded", "forwarded"}:
-            raise ValueError(f"header: expected 'x-forwarded' or 'forwarded', not {header!r}")
+        if isinstance(networks, str | bytes) or not isinstance(networks, Iterable):
+            raise TypeError(
+                "TrustedProxies: networks: expected several, such as ['10.0.0.0/8'], "
+                f"not {type(networks).__name__}"
+            )
+        check_choice("TrustedProxies: header", header, ("x-forwarded", "forwarded"))
+        check_flag("TrustedProxies: host", host)
         given = list(networks)
         self._unix = "unix" in given
-        self._networks: list[_Network] = [
-            ipaddress.ip_network(network) for network in given if network != "unix"
-        ]
+        self._networks = [_as_network(network) for network in given if network != "unix"]
         self._hops = _x_forwarded_hops if header == "x-forwarded" else _forwarded_hops
         self._host = host
 
@@ -118,6 +120,19 @@ class TrustedProxies(Middleware):
     def _trusts(self, address: str) -> bool:
         parsed = _parse_ip(address)
         return parsed is not None and any(parsed in network for network in self._networks)
+
+
+def _as_network(text: object) -> _Network:
+    # A number would be one as well, of one address that nobody meant.
+    if not isinstance(text, str | ipaddress.IPv4Network | ipaddress.IPv6Network):
+        raise TypeError(
+            "TrustedProxies: networks: expected text, such as '10.0.0.0/8', "
+            f"not {type(text).__name__}"
+        )
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"TrustedProxies: networks: {error}") from error
 
 
 def _as_scheme(given: str, own: str) -> str:
