@@ -5,6 +5,7 @@ Their applications are in `frameworks/`; they offer the same, so that one test a
 
 from __future__ import annotations
 
+import gc
 import gzip
 import hashlib
 import importlib
@@ -354,7 +355,14 @@ async def test_a_stream_ends_when_its_client_leaves(
             await read_until(stream, b"tick\n\r\n")
             if hard:
                 reset(stream)
-        await settled(lambda: "ticks left" in shop.log)
+
+        def left() -> bool:
+            # Cancelled while a piece is sent, a framework leaves the generator to the collector.
+            if "ticks left" not in shop.log:
+                gc.collect()
+            return "ticks left" in shop.log
+
+        await settled(left)
     assert not errors(caplog)
 
 
