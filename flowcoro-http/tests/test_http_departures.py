@@ -255,6 +255,20 @@ def test_chains_of_exceptions() -> None:
     assert not is_departure(asyncio.CancelledError())
 
 
+def test_what_was_raised_from_a_group() -> None:
+    """Litestar's streams send within a group, of whose end it makes an error of its own."""
+
+    def error_of(*within: Exception) -> Exception:
+        error, outer = RuntimeError(), RuntimeError()
+        error.__cause__ = ExceptionGroup("", [ExceptionGroup("", within)])
+        outer.__cause__ = error
+        return outer
+
+    assert is_departure(error_of(ClientGoneError()))
+    assert not is_departure(error_of(ClientGoneError(), KeyError()))
+    assert not is_departure(error_of(OSError()))
+
+
 def test_chains_without_an_end() -> None:
     error, cause = RuntimeError(), RuntimeError()
     error.__cause__, cause.__cause__ = cause, error

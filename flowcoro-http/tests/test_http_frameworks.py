@@ -345,6 +345,8 @@ async def test_a_handler_sees_that_its_client_has_gone(
     assert not errors(caplog)
 
 
+# Django's, of the request's body.
+@pytest.mark.filterwarnings("ignore:Unclosed file <tempfile.SpooledTemporaryFile")
 @pytest.mark.parametrize("hard", [False, True], ids=["closed", "reset"])
 async def test_a_stream_ends_when_its_client_leaves(
     shop: ModuleType, hard: bool, caplog: pytest.LogCaptureFixture

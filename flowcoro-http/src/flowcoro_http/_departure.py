@@ -75,14 +75,19 @@ def _is_gone(error: BaseException) -> bool:
 
 
 def _is_translated(error: BaseException) -> bool:
-    """Tell whether it was raised from a departure, at whatever distance."""
+    """Tell whether it came of a departure, at whatever distance, or of a group with one."""
     seen: set[int] = set()
-    cause = error.__cause__
-    while cause is not None and id(cause) not in seen:
+    pending = [error.__cause__]
+    while pending:
+        cause = pending.pop()
+        if cause is None or id(cause) in seen:
+            continue
         if _is_gone(cause):
             return True
         seen.add(id(cause))
-        cause = cause.__cause__
+        pending.append(cause.__cause__)
+        if isinstance(cause, BaseExceptionGroup):
+            pending.extend(cause.exceptions)
     return False
 
 
