@@ -33,7 +33,7 @@ def test_mistakes_in_routes() -> None:
         Route("/", a, methods="GET")
     with pytest.raises(ValueError, match="no methods"):
         Route("/", a, methods=())
-    with pytest.raises(ValueError, match="status 99"):
+    with pytest.raises(ValueError, match="status: expected 200 to 599, not 99"):
         Route("/", a, status=99)
     with pytest.raises(ValueError, match="leading slash"):
         Router().get("x")(a)

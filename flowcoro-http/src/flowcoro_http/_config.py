@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from flowcoro_http._declared import check_whole
+from flowcoro_http._checks import check_int
 from flowcoro_http._request import DEFAULT_MAX_BODY_BYTES
 from flowcoro_http._websocket import DEFAULT_MAX_MESSAGE_BYTES
 
@@ -38,8 +38,8 @@ class Limits:
     request_timeout: float = 0.0
 
     def __post_init__(self) -> None:
-        check_whole("Limits", "max_body_bytes", self.max_body_bytes, "bytes")
-        check_whole("Limits", "max_message_bytes", self.max_message_bytes, "bytes")
+        check_int("Limits: max_body_bytes", self.max_body_bytes)
+        check_int("Limits: max_message_bytes", self.max_message_bytes)
         for what in ("body_timeout", "request_timeout"):
             seconds = getattr(self, what)
             if not isinstance(seconds, int | float):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 __all__ = [
@@ -18,10 +18,6 @@ __all__ = [
     "check_handler",
     "check_path",
     "check_question",
-    "check_size",
-    "check_text",
-    "check_texts",
-    "check_whole",
     "is_asynchronous",
     "name_of",
 ]
@@ -68,52 +64,6 @@ def check_path(where: str, path: object, *, example: str = "") -> None:
     if callable(path) and example:
         raise TypeError(f"{where}: {_A_PATH}, got {name_of(path)}; write {example}")
     raise TypeError(f"{where}: {_A_PATH}, got {path!r}")
-
-
-def check_text(where: str, what: str, value: object) -> None:
-    """See to it that a setting is a text.
-
-    Raises:
-        TypeError: it is something else.
-    """
-    if not isinstance(value, str):
-        raise TypeError(f"{where}: {what}: expected a str, got {value!r}")
-
-
-def check_texts(where: str, what: str, value: object) -> None:
-    """See to it that a setting has several texts, and is not one text.
-
-    Raises:
-        TypeError: it is something else.
-    """
-    if isinstance(value, str | bytes) or not isinstance(value, Collection):
-        raise TypeError(f"{where}: {what}: expected a list of str, got {value!r}")
-    for item in value:
-        check_text(where, what, item)
-
-
-def check_size(where: str, what: str, value: object) -> None:
-    """See to it that a setting is a number of bytes, or None.
-
-    Raises:
-        TypeError: it is no whole number.
-        ValueError: it is negative.
-    """
-    if value is not None:
-        check_whole(where, what, value, "bytes")
-
-
-def check_whole(where: str, what: str, value: object, unit: str) -> None:
-    """See to it that a setting is a whole number, and not negative.
-
-    Raises:
-        TypeError: it is no whole number.
-        ValueError: it is negative.
-    """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{where}: {what}: expected a whole number of {unit}, got {value!r}")
-    if value < 0:
-        raise ValueError(f"{where}: {what}: expected 0 or more {unit}, got {value}")
 
 
 def check_handler(where: str, handler: object, *, websocket: bool = False) -> None:

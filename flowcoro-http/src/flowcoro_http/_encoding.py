@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from flowcoro_http._declared import check_count, check_text
+from flowcoro_http._checks import check_text
+from flowcoro_http._declared import check_count
 
 __all__ = ["JSON", "EncoderSet", "ResponseEncoder"]
 
@@ -36,9 +37,9 @@ class ResponseEncoder:
     types: tuple[type, ...] = (object,)
 
     def __post_init__(self) -> None:
-        check_text("encoder", "name", self.name)
+        check_text("encoder: name", self.name)
         where = f"encoder {self.name!r}"
-        check_text(where, "content_type", self.content_type)
+        check_text(f"{where}: content_type", self.content_type)
         check_count(where, self.encode, ("value",), plain=True)
         types: object = self.types
         if not isinstance(types, tuple) or not all(isinstance(each, type) for each in types):

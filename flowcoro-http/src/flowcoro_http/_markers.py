@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flowcoro_http._declared import TOKEN, check_size, check_text, check_texts
+from flowcoro_http._checks import check_int, check_text, check_texts
+from flowcoro_http._declared import TOKEN
 
 __all__ = ["Body", "Cookie", "File", "Form", "Header", "Marker", "Path", "Query"]
 
@@ -19,8 +20,8 @@ class Marker:
 
     def __post_init__(self) -> None:
         where = type(self).__name__
-        check_text(where, "name", self.name)
-        check_text(where, "description", self.description)
+        check_text(f"{where}: name", self.name)
+        check_text(f"{where}: description", self.description)
         if isinstance(self, Header | Cookie) and self.name and not TOKEN.match(self.name):
             raise ValueError(
                 f"{where}: name {self.name!r} is not a token (RFC 9110, section 5.6.2)"
@@ -110,5 +111,5 @@ class File(Marker):
 
     def __post_init__(self) -> None:
         Marker.__post_init__(self)
-        check_size("File", "max_bytes", self.max_bytes)
-        check_texts("File", "content_types", self.content_types)
+        check_int("File: max_bytes", self.max_bytes, optional=True)
+        check_texts("File: content_types", self.content_types, "['image/png']")

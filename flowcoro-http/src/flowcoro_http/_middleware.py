@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from flowcoro_http._declared import check_count, check_text
+from flowcoro_http._checks import check_text
+from flowcoro_http._declared import check_count
 from flowcoro_http._request import Request
 from flowcoro_http._response import Response
 
@@ -54,7 +55,7 @@ class Middleware:
     order: int = 0
 
     def __post_init__(self) -> None:
-        check_text("middleware", "name", self.name)
+        check_text("middleware: name", self.name)
         where = f"middleware {self.name!r}"
         if isinstance(self.order, bool) or not isinstance(self.order, int):
             raise TypeError(f"{where}: order: expected an int, got {self.order!r}")

@@ -6,15 +6,8 @@ import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from flowcoro_http._declared import (
-    TOKEN,
-    check_handler,
-    check_path,
-    check_size,
-    check_text,
-    check_texts,
-    name_of,
-)
+from flowcoro_http._checks import check_int, check_text, check_texts
+from flowcoro_http._declared import TOKEN, check_handler, check_path, name_of
 from flowcoro_http._routing import ANY_METHOD, WEBSOCKET
 from flowcoro_http._types import Handler
 
@@ -66,14 +59,11 @@ class Route:
             raise TypeError(f"methods of {self.path!r}: expected a sequence, such as ('GET',)")
         methods = (WEBSOCKET,) if self.websocket else _methods(where, self.methods)
         check_handler(where, self.handler, websocket=self.websocket)
-        if isinstance(self.status, bool) or not isinstance(self.status, int):
-            raise TypeError(f"{where}: status: expected an int, got {self.status!r}")
-        if not 200 <= self.status <= 599:
-            raise ValueError(f"{where}: status {self.status} is not from 200 to 599")
-        check_size(where, "max_body_bytes", self.max_body_bytes)
-        check_texts(where, "tags", self.tags)
+        check_int(f"{where}: status", self.status, least=200, most=599)
+        check_int(f"{where}: max_body_bytes", self.max_body_bytes, optional=True)
+        check_texts(f"{where}: tags", self.tags, "['users']")
         for field in ("name", "summary", "description"):
-            check_text(where, field, getattr(self, field))
+            check_text(f"{where}: {field}", getattr(self, field))
         object.__setattr__(self, "methods", methods)
         object.__setattr__(self, "tags", tuple(self.tags))
         if not self.name:
@@ -109,7 +99,7 @@ def methods_of(routes: Iterable[Route]) -> frozenset[str]:
 
 
 def _methods(where: str, given: Sequence[str]) -> tuple[str, ...]:
-    check_texts(where, "methods", tuple(given))
+    check_texts(f"{where}: methods", tuple(given), "('GET',)")
     methods = tuple(method.upper() for method in given)
     if not methods:
         raise ValueError(f"{where} has no methods")

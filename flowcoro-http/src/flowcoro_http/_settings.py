@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from flowcoro_http._declared import check_count, check_path, check_size, check_text, check_texts
+from flowcoro_http._checks import check_int, check_text, check_texts
+from flowcoro_http._declared import check_count, check_path
 from flowcoro_http._middleware import Middleware
 from flowcoro_http._routing import PathTemplate
 from flowcoro_http._static import StaticFiles
@@ -50,9 +51,9 @@ def check_settings(
         ValueError: a path is none, or the largest body less than none.
     """
     for what, text in texts.items():
-        check_text("Router", what, text)
-    check_texts("Router", "tags", tags)
-    check_size("Router", "max_body_bytes", max_body_bytes)
+        check_text(f"Router: {what}", text)
+    check_texts("Router: tags", tags, "['users']")
+    check_int("Router: max_body_bytes", max_body_bytes, optional=True)
     for what, path in paths.items():
         if path is None:
             continue
