@@ -20,18 +20,14 @@ from aioquic.h3.connection import H3_ALPN, H3Connection
 from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ConnectionTerminated, QuicEvent, StreamDataReceived
+from hypercorn.protocol.h3 import H3Protocol
 
 from _serving import MEGABYTE, make_router, serving, settled
 from flowcoro.errors import ConfigError
 from flowcoro_http import HttpConfig, HttpServer, ListenError, Request, _sockets
 from flowcoro_http.servers import _http3
 
-pytestmark = [
-    pytest.mark.usefixtures("client_loop"),
-    # hypercorn starts one as its server is cancelled; the task group of Python 3.11 and 3.12
-    # refuses and drops it.
-    pytest.mark.filterwarnings("ignore:coroutine 'QuicProtocol._handle_timer' was never awaited"),
-]
+pytestmark = pytest.mark.usefixtures("client_loop")
 
 GOAWAY = b"\x07\x08" + (2**64 - 4).to_bytes(8, "big")
 
@@ -60,12 +56,12 @@ class Client(QuicConnectionProtocol):
             if isinstance(each, HeadersReceived | DataReceived) and each.stream_ended:
                 self.ended[each.stream_id].set()
 
-    def begin(self, method: str, path: str, body: bytes = b"") -> int:
+    def begin(self, method: str, path: str, body: bytes = b"", *, ends: bool = True) -> int:
         stream = self._quic.get_next_available_stream_id()
         self.ended[stream] = asyncio.Event()
         head = {":method": method, ":scheme": "https", ":authority": "localhost", ":path": path}
         fields = [(name.encode(), value.encode()) for name, value in head.items()]
-        self.http.send_headers(stream, fields, end_stream=not body)
+        self.http.send_headers(stream, fields, end_stream=ends and not body)
         if body:
             self.http.send_data(stream, body, end_stream=True)
         self.transmit()
@@ -253,6 +249,51 @@ async def test_who_goes_on_talking_does_not_hold_a_drain_off(
             with anyio.fail_after(20):
                 await server.drain()
             group.cancel_scope.cancel()
+
+
+async def test_a_body_behind_its_answer(config: HttpConfig, authority: trustme.CA) -> None:
+    """It is passed over: whoever sends it must not end what others are served by."""
+    async with serving(make_router(), config=config) as server:
+        async with client_of(server, authority) as client:
+            for pieces in (1, 3):
+                stream = client.begin("POST", "/nowhere", ends=False)
+                assert (await client.end(stream))[0] == 404
+                for left in reversed(range(pieces)):
+                    client.http.send_data(stream, b"x" * 1000, end_stream=not left)
+                    client.transmit()
+                    await client.ping()
+                assert await client.ask("GET", "/") == (200, b"hello")
+        async with client_of(server, authority) as client:
+            assert await client.ask("GET", "/") == (200, b"hello")
+
+
+async def test_a_connection_that_fails_fails_alone(
+    config: HttpConfig,
+    authority: trustme.CA,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    handle = H3Protocol.handle
+
+    async def stumble(self: H3Protocol, event: QuicEvent) -> None:
+        if b"stumble" in getattr(event, "data", b""):
+            raise RuntimeError("of the protocol's")
+        await handle(self, event)
+
+    monkeypatch.setattr(H3Protocol, "handle", stumble)
+    async with (
+        serving(make_router(), config=config) as server,
+        client_of(server, authority) as other,
+    ):
+        async with client_of(server, authority) as client:
+            stream = client.begin("POST", "/body", ends=False)
+            client.http.send_data(stream, b"stumble", end_stream=True)
+            client.transmit()
+            await client.wait_closed()
+            assert client.closed == 0x102  # H3_INTERNAL_ERROR
+        assert await other.ask("GET", "/") == (200, b"hello")
+    (record,) = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert "a connection of HTTP/3 failed" in record.getMessage()
 
 
 async def test_datagrams_that_mean_nothing(config: HttpConfig, authority: trustme.CA) -> None:

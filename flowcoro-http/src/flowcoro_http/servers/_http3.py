@@ -18,6 +18,8 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.udp_server import UDPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import parse_socket_addr
 
 from flowcoro.errors import ConfigError
 from flowcoro_http._problem import PROBLEM_TYPE, Problem
@@ -173,6 +175,20 @@ class _Server(UDPServer):
         super().__init__(*arguments)
         self._owner = owner
 
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        from flowcoro_http.servers._quic import Quic, Tasks
+
+        sock = cast("asyncio.DatagramTransport", self.transport).get_extra_info("socket")
+        address = parse_socket_addr(sock.family, sock.getsockname())
+        async with Tasks(self.loop) as group:
+            state = ConnectionState(self.state.copy())
+            self.protocol = Quic(
+                self.app, self.config, self.context, group, state, address, self.protocol_send
+            )
+            while True:
+                await self.protocol.handle(await self.protocol_queue.get())
+
     def datagram_received(self, data: bytes, address: Any) -> None:
         """Pass a datagram on."""
         if self._is_known(data):
@@ -231,12 +247,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
     problem = Problem(503, detail="the server is stopping")
     headers = [(b"content-type", PROBLEM_TYPE.encode())]
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})
-    await send({"type": "http.response.body", "body": problem.encode(), "more_body": True})
-    # hypercorn does not expect pieces of a body behind the end of its answer.
-    message = await receive()
-    while message["type"] == "http.request" and message.get("more_body", False):
-        message = await receive()
-    await send({"type": "http.response.body", "body": b""})
+    await send({"type": "http.response.body", "body": problem.encode()})
 
 
 def _tell(task: asyncio.Task[None]) -> None:
