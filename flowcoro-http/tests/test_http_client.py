@@ -59,6 +59,27 @@ async def test_typed_answers() -> None:
             await http.get_json("/none", type=User)
 
 
+async def test_cookies_go_where_they_belong() -> None:
+    jar = httpx.Cookies()
+    jar.set("sid", "secret", domain="service.example")
+    jar.set("sid", "other", domain="bank.example")
+    async with client(cookies=jar) as http:
+        for url, sent in [
+            ("http://service.example/echo", "sid=secret"),
+            ("http://evil.example/echo", None),
+        ]:
+            assert (await http.get(url)).headers.get("cookie") == sent
+            assert (await http.fetch(url)).headers.get("cookie") == sent
+    async with client(cookies={"sid": "everywhere"}) as http:
+        assert (await http.get("http://evil/echo")).headers["cookie"] == "sid=everywhere"
+
+
+async def test_bodies_of_every_type() -> None:
+    async with client() as http:
+        for body in (b"abc", bytearray(b"abc"), memoryview(b"abc"), "abc"):
+            assert (await http.post("/echo", content=body)).content == b"abc"
+
+
 async def test_every_method() -> None:
     async with client() as http:
         for method in ("get", "post", "put", "patch", "delete"):

@@ -46,7 +46,7 @@ SECRET = "the-secret-of-all"
         ("base_url", ("nonsense", "/path", "ftp://service", "http://", "http:///x"), ValueError),
         ("base_url", (None, 3, b"http://service"), TypeError),
         ("headers", ({"a b": "c"}, {"": "c"}, {"a": "b\r\nc: d"}, {"a": "€"}), ValueError),
-        ("headers", (3, "a: b", [("a", "b")], {"a": 3}, {3: "a"}), TypeError),
+        ("headers", (3, "a: b", [("a",)], {"a": 3}, {3: "a"}), TypeError),
         ("auth", ("user", ("user",), ("user", 3), 3), TypeError),
         ("cookies", (3, "a=b", {"a": 3}, {3: "a"}), TypeError),
         ("verify", ("ca.pem", None, 1), TypeError),
@@ -80,6 +80,7 @@ def test_settings_that_are_right() -> None:
         {"auth": ("user", SECRET), "verify": ssl.create_default_context()},
         {"auth": httpx.BasicAuth("user", SECRET), "verify": False},
         {"auth": lambda request: request},
+        {"headers": [("a", "b"), ("a", "c")]},
     ):
         HttpClient(**options)  # type: ignore[arg-type]
 

@@ -215,6 +215,13 @@ async def test_files() -> None:
     assert "form.zwei: expected a file of image/*, text/plain" in response.json()["detail"]
 
 
+async def test_files_of_any_type() -> None:
+    async def handler(a: Annotated[bytes, File(content_types=["*/*"])]) -> int:
+        return len(a)
+
+    assert (await post(handler, files={"a": ("a.bin", b"123", "x/y")})).json() == 3
+
+
 async def test_a_struct_with_files() -> None:
     async def handler(profile: Annotated[Profile, Form()], extra: UploadFile) -> list[Any]:
         return [profile.name, profile.avatar.size, len(profile.more), extra.size]

@@ -148,6 +148,7 @@ def test_what_is_right() -> None:
     Cors({"https://a.example": None}, methods={"GET"}, max_age=0)  # type: ignore[arg-type]
     TrustedProxies(iter(["unix", "10.0.0.0/8"]))
     TrustedProxies([ipaddress.ip_network("10.0.0.0/8")])  # type: ignore[list-item]
+    TrustedProxies([ipaddress.ip_address("10.0.0.1")])  # type: ignore[list-item]
     SecurityHeaders(frame_options="", opener_policy=None, hsts_seconds=0)  # type: ignore[arg-type]
     Sessions((KEY, KEY.encode()), max_age=1, same_site="none")
     Compression(codings=())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Annotated
 from urllib.parse import quote
 
@@ -88,11 +89,31 @@ def make_router() -> Router:
     async def reals(x: list[float]) -> str:
         return str(x[0])
 
+    @router.get("/decimal/plain/{x}")
+    @router.get("/decimal/query")
+    async def exact(x: Decimal) -> str:
+        return str(x)
+
+    @router.get("/decimal/list")
+    async def exacts(x: list[Decimal]) -> str:
+        return str(x[0])
+
     @router.get("/limited")
     async def limited(x: Annotated[int, msgspec.Meta(ge=5)]) -> int:
         return x
 
     return router
+
+
+async def test_decimals_are_written_as_floats_are() -> None:
+    async with client_for(make_router()) as client:
+        for text, value in FLOATS.items():
+            for where in ("query", "list"):
+                response = await client.get(f"/decimal/{where}", params={"x": text})
+                assert response.status_code == (422 if value is None else 200), (text, where)
+        assert (await client.get("/decimal/query?x=1.50")).text == "1.50"
+        assert (await client.get("/decimal/plain/007.50")).text == "7.50"
+        assert (await client.get("/decimal/plain/1_0")).status_code == 422
 
 
 async def test_integers_are_the_same_everywhere() -> None:

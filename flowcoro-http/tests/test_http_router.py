@@ -153,6 +153,9 @@ async def test_errors_become_problems(caplog: pytest.LogCaptureFixture) -> None:
     class VeryMuchOut(OutOfStock):
         pass
 
+    class Several(ExceptionGroup[Exception]):
+        pass
+
     @router.exception_handler(OutOfStock)
     async def out(request: Request, error: OutOfStock) -> Response:
         return Response({"sorry": str(error)}, status=409)
@@ -176,7 +179,12 @@ async def test_errors_become_problems(caplog: pytest.LogCaptureFixture) -> None:
         "crash": RuntimeError("secret"),
         "grouped": ExceptionGroup("g", [ExceptionGroup("h", [HttpError(403)])]),
         "several": ExceptionGroup("g", [HttpError(403), HttpError(404)]),
+        "groups": Several("g", [ValueError()]),
     }
+
+    @router.exception_handler(Several)
+    async def several(request: Request, error: Several) -> Response:
+        return Response.text(f"{len(error.exceptions)} of them", status=409)
 
     @router.get("/{which}")
     async def fail(which: str) -> None:
@@ -202,7 +210,12 @@ async def test_errors_become_problems(caplog: pytest.LogCaptureFixture) -> None:
         assert (await client.get("/remapped")).status_code == 418
         assert (await client.get("/grouped")).status_code == 403
         assert (await client.get("/several")).status_code == 500
-        assert (await client.get("/late")).status_code == 504
+        assert (await client.get("/groups")).text == "1 of them"
+        caplog.clear()
+        response = await client.get("/late")
+        assert response.status_code == 504
+        assert response.json()["request_id"] in caplog.text
+        assert "in fail" in caplog.text  # where it came from
         assert (await client.get("/encode/it")).status_code == 500
         caplog.clear()
         response = await client.get("/crash", headers={"x-request-id": "abc-1"})

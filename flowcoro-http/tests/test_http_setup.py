@@ -26,6 +26,7 @@ from flowcoro_http._native import Engine
     [
         (None, "expected a Router or an ASGI application, got NoneType"),
         ("shop:app", "got str"),
+        (lambda environ, start_response: [], r"HttpServer: expected .*scope, receive, send"),
         (Router, "expected an application, got the class Router"),
     ],
 )

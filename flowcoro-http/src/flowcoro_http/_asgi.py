@@ -325,8 +325,11 @@ class Application:
         return guarded
 
     async def _failed(self, request: Request, error: Exception) -> Response:
-        error = _single(error)
+        group, error = error, _single(error)
         handler = self._find_handler(request, error)
+        if handler is None and group is not error:
+            handler = self._find_handler(request, group)
+            error = group if handler is not None else error
         if handler is not None:
             try:
                 result = handler(request, error)
@@ -428,8 +431,13 @@ def _default_response(request: Request, error: Exception) -> Response:
         logger.debug("%s: the client left early", label_of(request))
         return Response(status=_CLIENT_CLOSED)
     if isinstance(error, TimeoutError):
-        logger.warning("%s (request %s) took too long", label_of(request), request.id)
-        return problem_response(Problem(504, detail="the request took too long"))
+        logger.warning(
+            "%s (request %s) took too long", label_of(request), request.id, exc_info=error
+        )
+        problem = Problem(
+            504, detail="the request took too long", extensions={"request_id": request.id}
+        )
+        return problem_response(problem, {"x-request-id": request.id})
     logger.error("%s (request %s) failed", label_of(request), request.id, exc_info=error)
     return _failure(request)
 

@@ -75,6 +75,7 @@ def read_text(annotation: Any) -> Callable[[Any], Any]:
 # What `{name:int}` of a path takes, no more and no less (native/.../converters.hpp).
 _INTEGER = re.compile(r"-?[0-9]{1,4300}\Z")
 _INTEGERS = re.compile(r"-?[0-9]{1,4300}(?:,-?[0-9]{1,4300})*\Z")
+_DECIMAL = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?\Z")
 _ZEROS = re.compile(r"(-?)0+(?=[0-9])")
 _ENDLESS = frozenset({float, decimal.Decimal})
 
@@ -103,7 +104,11 @@ def _integers(annotation: Any) -> Callable[[Any], Any]:
 
 
 def _number(annotation: Any) -> Callable[[Any], Any]:
+    is_decimal = bare_type(annotation) is decimal.Decimal
+
     def convert(text: Any) -> Any:
+        if is_decimal:
+            _check_decimal(text)
         try:
             found = msgspec.convert(text, annotation, strict=False)
         except msgspec.ValidationError:
@@ -117,7 +122,12 @@ def _number(annotation: Any) -> Callable[[Any], Any]:
 
 
 def _numbers(annotation: Any) -> Callable[[Any], Any]:
+    is_decimal = bare_type(item_type(annotation)) is decimal.Decimal
+
     def convert(texts: Any) -> Any:
+        if is_decimal:
+            for text in texts:
+                _check_decimal(text)
         try:
             found = msgspec.convert(texts, annotation, strict=False)
         except msgspec.ValidationError:
@@ -127,6 +137,12 @@ def _numbers(annotation: Any) -> Callable[[Any], Any]:
         return found
 
     return convert
+
+
+def _check_decimal(text: str) -> None:
+    # Its class takes more than JSON has: `1_0`, `+1`, spaces, digits of other scripts.
+    if _DECIMAL.match(text) is None:
+        raise ValueError(text)
 
 
 def _without_zeros(text: str) -> str:

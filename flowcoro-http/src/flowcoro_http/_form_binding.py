@@ -128,7 +128,8 @@ def _check_file(file: UploadFile, rules: File, location: str) -> None:
         )
     media = file.content_type.partition(";")[0].strip().lower()
     group = media.partition("/")[0]
-    if rules.content_types and not {media, f"{group}/*"} & {t.lower() for t in rules.content_types}:
+    taken = {each.lower() for each in rules.content_types}
+    if taken and not {media, f"{group}/*", "*/*"} & taken:
         raise HttpError(415, f"{location}: expected a file of {', '.join(rules.content_types)}")
 
 

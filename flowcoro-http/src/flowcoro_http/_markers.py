@@ -102,7 +102,7 @@ class File(Marker):
         name: the field's name in the form; the parameter's when empty.
         description: for OpenAPI.
         max_bytes: the largest that is taken, else 413; any within the body's limit when 0.
-        content_types: the media types that are taken, such as `image/png` or `image/*`, else
+        content_types: the media types that are taken, such as `image/png`, `image/*` or `*/*`, else
             415; any when empty. It is the client that tells the type.
     """
 

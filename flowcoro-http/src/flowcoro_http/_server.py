@@ -22,6 +22,7 @@ from flowcoro_http._asgi import Application
 from flowcoro_http._backend import CountingServer, Server, ServerBackend, ServerOptions
 from flowcoro_http._checks import check_text, shown_value
 from flowcoro_http._config import HttpConfig
+from flowcoro_http._declared import check_count
 from flowcoro_http._encoding import ResponseEncoder
 from flowcoro_http._gate import Gate
 from flowcoro_http._lifespan import Lifespan
@@ -397,6 +398,7 @@ def _check(app: object, port: object) -> None:
         raise TypeError(
             f"HttpServer: expected a Router or an ASGI application, got {type(app).__name__}"
         )
+    check_count("HttpServer", app, ("scope", "receive", "send"), plain=True)
     if port is not None and not (
         isinstance(port, int) and not isinstance(port, bool) and 0 <= port <= 65535
     ):

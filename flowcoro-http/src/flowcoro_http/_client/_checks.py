@@ -28,6 +28,7 @@ __all__ = [
     "check_settings",
     "check_url",
     "check_verify",
+    "is_jar",
     "refuse_headers",
 ]
 
@@ -67,13 +68,9 @@ def check_settings(settings: Mapping[str, Any], name: object, health_path: objec
     for field in _FLAGS:
         check_flag(f"HttpClient: {field}", settings[field])
     check_verify("HttpClient", settings["verify"])
-    for field in ("headers", "cookies"):
-        _check_mapping(f"HttpClient: {field}", settings[field])
     check_headers(settings["headers"], "ascii")
     check_auth(settings["auth"])
-    for cookie, value in settings["cookies"].items():
-        check_text("HttpClient: cookies: a name", cookie)
-        check_text(f"HttpClient: cookies: the value of {cookie!r}", value)
+    _check_cookies(settings["cookies"])
     _check_places(settings["base_url"], settings["proxy"], settings["transport"])
 
 
@@ -123,11 +120,22 @@ def check_auth(auth: object) -> None:
         )
 
 
-def _check_mapping(field: str, value: object) -> None:
-    if not isinstance(value, Mapping):
+def is_jar(cookies: object) -> bool:
+    """Tell whether it knows of each cookie to which hosts it goes, as httpx's does."""
+    return hasattr(getattr(cookies, "jar", cookies), "set_cookie")
+
+
+def _check_cookies(cookies: object) -> None:
+    if is_jar(cookies):
+        return
+    if not isinstance(cookies, Mapping):
         raise TypeError(
-            f"{field}: expected a mapping of names to values, not {type(value).__name__}"
+            "HttpClient: cookies: expected a mapping of names to values, or an httpx.Cookies, "
+            f"not {type(cookies).__name__}"
         )
+    for name, value in cookies.items():
+        check_text("HttpClient: cookies: a name", name)
+        check_text(f"HttpClient: cookies: the value of {name!r}", value)
 
 
 def _check_places(base_url: object, proxy: object, transport: object) -> None:

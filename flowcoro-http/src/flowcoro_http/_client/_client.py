@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import ssl
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -58,7 +58,8 @@ class HttpClient(Component):
             call.
         headers: sent with every request.
         auth: for every request: user and password, or an `httpx.Auth`.
-        cookies: what is sent at first; what servers set comes to it.
+        cookies: what is sent at first, to every host, or an `httpx.Cookies` with hosts and paths;
+            what servers set comes to it.
         max_connections: how many connections there may be at once.
         max_connections_per_origin: how many to one scheme, host and port; None: any number.
         max_idle_connections: how many may rest.
@@ -86,9 +87,9 @@ class HttpClient(Component):
         connect_timeout: float | None = None,
         read_timeout: float | None = None,
         pool_timeout: float | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
         auth: tuple[str, str] | httpx.Auth | None = None,
-        cookies: Mapping[str, str] | None = None,
+        cookies: Mapping[str, str] | httpx.Cookies | None = None,
         max_connections: int = 100,
         max_connections_per_origin: int | None = None,
         max_idle_connections: int = 20,
@@ -104,7 +105,7 @@ class HttpClient(Component):
         transport: httpx.AsyncBaseTransport | None = None,
         name: str = "httpclient",
     ) -> None:
-        from flowcoro_http._client._checks import check_settings
+        from flowcoro_http._client._checks import check_settings, is_jar
 
         self.name = name
         self.timeout = timeout
@@ -115,9 +116,9 @@ class HttpClient(Component):
             "connect_timeout": connect_timeout,
             "read_timeout": read_timeout,
             "pool_timeout": pool_timeout,
-            "headers": headers or {},
+            "headers": headers if headers is not None else {},
             "auth": auth,
-            "cookies": cookies or {},
+            "cookies": cookies if cookies is not None else {},
             "max_connections": max_connections,
             "max_connections_per_origin": max_connections_per_origin,
             "max_idle_connections": max_idle_connections,
@@ -132,8 +133,10 @@ class HttpClient(Component):
             "transport": transport,
         }
         check_settings(self._settings, name, health_path)
-        for field in ("headers", "cookies"):
-            self._settings[field] = dict(self._settings[field])
+        given = self._settings["headers"]
+        self._settings["headers"] = dict(given) if isinstance(given, Mapping) else list(given)
+        if not is_jar(cookies):  # which keeps for whom each is
+            self._settings["cookies"] = dict(self._settings["cookies"])
         self._opened: Opened | None = None
         self._ended = False
 

@@ -107,6 +107,8 @@ class Sending:
 
 def _check_body(options: dict[str, Any]) -> None:
     """See that there is one body: of several httpx sends one, and says nothing."""
+    if isinstance(content := options.get("content"), bytearray | memoryview):
+        options["content"] = bytes(content)  # httpx would take it for pieces
     if "json" not in options and "content" not in options:
         return
     form = bool(options.get("data") or options.get("files"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 import urllib.request
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,9 +29,9 @@ class Settings:
     connect_timeout: float | None
     read_timeout: float | None
     pool_timeout: float | None
-    headers: Mapping[str, str]
+    headers: dict[str, str] | list[tuple[str, str]]
     auth: tuple[str, str] | httpx.Auth | None = field(repr=False)
-    cookies: Mapping[str, str] = field(repr=False)
+    cookies: dict[str, str] | httpx.Cookies = field(repr=False)
     max_connections: int
     max_connections_per_origin: int | None
     max_idle_connections: int
@@ -126,7 +125,7 @@ def open_client(settings: Settings) -> Opened:
         base_url=base_url,
         headers=settings.headers,
         auth=settings.auth or user,
-        cookies=dict(settings.cookies),
+        cookies=settings.cookies,
         timeout=settings.phases(settings.timeout),
         limits=limits,
         verify=settings.verify,

@@ -22,6 +22,7 @@ from flowcoro_http._response import Response
 __all__ = ["TrustedProxies"]
 
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+_Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _MAX_HOPS = 50
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
@@ -124,7 +125,7 @@ class TrustedProxies(Middleware):
 
 def _as_network(text: object) -> _Network:
     # A number would be one as well, of one address that nobody meant.
-    if not isinstance(text, str | ipaddress.IPv4Network | ipaddress.IPv6Network):
+    if not isinstance(text, str | _Network | _Address):
         raise TypeError(
             "TrustedProxies: networks: expected text, such as '10.0.0.0/8', "
             f"not {type(text).__name__}"
