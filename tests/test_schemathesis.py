@@ -27,7 +27,7 @@ def check(service: Service, document: str, folder: Path, *options: str) -> None:
     ran = subprocess.run(
         [
             Path(sys.executable).with_name("schemathesis"), "run", f"{service.url()}{document}",
-            "--checks", "all", "--max-examples", "25", "--seed", "1", "--continue-on-failure",
+            "--checks", "all", "--max-examples", "40", "--seed", "1", "--continue-on-failure",
             "--request-timeout", "30", "--workers", "1", "--warnings", "off", *options,
         ],
         cwd=folder,

@@ -427,8 +427,14 @@ def test_settings_of_middleware() -> None:
         (lambda: BodyLimit(1.5), "BodyLimit: max_bytes: expected an integer, 0 or more, not 1.5"),  # type: ignore[arg-type]
         (lambda: Sessions(["x" * 32], max_age=-1), "Sessions: max_age: expected 1 or more"),
         (lambda: Limits(max_body_bytes=-1), "Limits: max_body_bytes: expected 0 or more, not"),
-        (lambda: Limits(body_timeout="1"), "Limits: body_timeout: expected seconds, got '1'"),  # type: ignore[arg-type]
-        (lambda: Limits(request_timeout=-1), "Limits: request_timeout: expected 0 or more"),
+        (
+            lambda: Limits(body_timeout="1"),
+            "Limits: body_timeout: expected a number of seconds, 0 or more, not '1'",
+        ),  # type: ignore[arg-type]
+        (
+            lambda: Limits(request_timeout=-1),
+            "Limits: request_timeout: expected a number of seconds, 0 or more, not -1",
+        ),
     ]:
         with pytest.raises((TypeError, ValueError), match=says):
             make()

@@ -23,7 +23,7 @@ PIECE = b"x" * LIMIT
 CHUNK = b"%x\r\n%b\r\n" % (len(PIECE), PIECE)
 GIGABYTE = 10**9
 WARM_UP = 64 * LIMIT
-MOST_GROWTH = 8 * 1024 * 1024
+MOST_GROWTH = 4 * 1024 * 1024
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from flowcoro_http._checks import check_int
+from flowcoro_http._checks import check_int, check_seconds
 from flowcoro_http._request import DEFAULT_MAX_BODY_BYTES
 from flowcoro_http._websocket import DEFAULT_MAX_MESSAGE_BYTES
 
@@ -41,11 +41,7 @@ class Limits:
         check_int("Limits: max_body_bytes", self.max_body_bytes)
         check_int("Limits: max_message_bytes", self.max_message_bytes)
         for what in ("body_timeout", "request_timeout"):
-            seconds = getattr(self, what)
-            if not isinstance(seconds, int | float):
-                raise TypeError(f"Limits: {what}: expected seconds, got {seconds!r}")
-            if not seconds >= 0:
-                raise ValueError(f"Limits: {what}: expected 0 or more seconds, got {seconds}")
+            check_seconds(f"Limits: {what}", getattr(self, what))
 
 
 class HttpConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

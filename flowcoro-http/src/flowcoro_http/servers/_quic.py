@@ -33,24 +33,36 @@ class Quic(QuicProtocol):
             logger.exception("a datagram of HTTP/3 could not be taken")
 
     async def _handle_events(self, connection: Any, client: tuple[str, int] | None = None) -> None:
-        while True:
-            try:
-                await super()._handle_events(connection, client)
-            except KeyError as error:
-                # By number: hypercorn has forgotten the request, which is answered; what still
-                # comes of its body is passed over. All else of the connection goes on.
-                if error.args and isinstance(error.args[0], int):
-                    continue
+        try:
+            await super()._handle_events(connection, client)
+        except KeyError as error:
+            http = connection.h3
+            if http is None or isinstance(http.streams, _Streams):
                 await self._fail(connection, error)
-            except Exception as error:  # noqa: BLE001 - logged there
-                await self._fail(connection, error)
-            return
+                return
+            # Of a request that hypercorn has forgotten, since it is answered.
+            http.streams = _Streams(http.streams)
+            await self._handle_events(connection, client)
+        except Exception as error:  # noqa: BLE001 - logged there
+            await self._fail(connection, error)
 
     async def _fail(self, connection: Any, error: Exception) -> None:
         logger.error("a connection of HTTP/3 failed", exc_info=error)
         with contextlib.suppress(Exception):
             connection.quic.close(error_code=_INTERNAL_ERROR)
             await self.send_all(connection)
+
+
+class _Streams(dict[int, Any]):
+    """The requests of a connection; what comes of others is passed over."""
+
+    def __missing__(self, stream: int) -> _Answered:
+        return _Answered()
+
+
+class _Answered:
+    async def handle(self, event: object) -> None:
+        """Pass it over."""
 
 
 class Tasks(TaskGroup):
