@@ -206,7 +206,7 @@ def _parameter(parameter: PlannedParameter, schemas: _Schemas) -> dict[str, Any]
 _FORMATS: Mapping[Any, Mapping[str, str]] = {
     dt.datetime: {"format": "date-time"},
     dt.time: {"format": "time"},
-    decimal.Decimal: {"pattern": r"^[+-]?[0-9]+(\.[0-9]+)?$"},
+    decimal.Decimal: {"pattern": r"^-?[0-9]+(\.[0-9]+)?$"},
 }
 
 
